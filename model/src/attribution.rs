@@ -1,0 +1,149 @@
+//! Which features a score comes from, and in which direction.
+//!
+//! At each box on a point's path the probability of separation is a sum of gaps over the sides of
+//! the merged box, so each gap's part of it says how much of the score is due to that dimension
+//! being above (high) or below (low) what the tree has seen. The entries of an attribution add up
+//! to the score. Where the point equals a leaf, the boxes are taken as if its copies were not
+//! there, and the result is scaled to the score.
+
+use crate::bounds::{gaps, merge, set_to_point};
+use crate::forest::{DimensionError, Forest, TreeSpan};
+use crate::score::{as_f64, normaliser, seen, unseen};
+
+/// A score split by dimension and direction; the entries of both add up to the score.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attribution {
+    /// Part of the score due to each coordinate lying above the boxes.
+    pub high: Vec<f64>,
+    /// Part due to it lying below.
+    pub low: Vec<f64>,
+}
+
+impl Attribution {
+    fn zero(dimensions: usize) -> Self {
+        Self { high: vec![0.0; dimensions], low: vec![0.0; dimensions] }
+    }
+
+    /// The score: the sum of all entries.
+    pub fn total(&self) -> f64 {
+        self.high.iter().sum::<f64>() + self.low.iter().sum::<f64>()
+    }
+
+    fn entries(&mut self) -> impl Iterator<Item = &mut f64> {
+        self.high.iter_mut().chain(&mut self.low)
+    }
+}
+
+impl Forest {
+    /// Splits the score of one point by dimension and direction.
+    ///
+    /// # Errors
+    /// [`DimensionError`] for another number of coordinates than [`Forest::dimensions`].
+    pub fn attribution(&self, point: &[f32]) -> Result<Attribution, DimensionError> {
+        self.check_dimensions(point.len())?;
+        let mut sum = Attribution::zero(self.dimensions);
+        let mut part = Attribution::zero(self.dimensions);
+        let mut scratch = Scratch::new(self.dimensions);
+        for tree in &self.trees {
+            self.tree_attribution(tree, point, &mut part, &mut scratch);
+            let factor = normaliser(tree.mass);
+            sum.entries().zip(part.entries()).for_each(|(sum, part)| *sum += *part * factor);
+        }
+        let trees = as_f64(self.trees.len().max(1));
+        sum.entries().for_each(|entry| *entry /= trees);
+        Ok(sum)
+    }
+
+    /// One tree's part, before its factor.
+    fn tree_attribution(
+        &self,
+        tree: &TreeSpan,
+        point: &[f32],
+        part: &mut Attribution,
+        scratch: &mut Scratch,
+    ) {
+        let leaf = self.descend(tree, point, &mut scratch.path);
+        let depth = scratch.path.len();
+        let leaf_point = self.point_of(tree, leaf);
+        if leaf_point != point {
+            set_to_point(&mut scratch.bounds, leaf_point);
+            part.entries().for_each(|entry| *entry = 0.0);
+            blend(part, &scratch.bounds, point, unseen(depth));
+            for (depth, &rank) in scratch.path.iter().enumerate().rev() {
+                if blend(part, self.box_of(tree, rank), point, unseen(depth)) == 0.0 {
+                    break;
+                }
+            }
+            return;
+        }
+        let s = seen(self.leaf_rule, depth, self.leaf_mass[tree.leaf + leaf], tree.mass);
+        let even = s / as_f64(2 * self.dimensions);
+        part.entries().for_each(|entry| *entry = even);
+        // The boxes as if the leaf were not there: the union of the siblings on the way up.
+        let nodes = self.nodes_of(tree);
+        let mut below = None;
+        for (depth, &rank) in scratch.path.iter().enumerate().rev() {
+            let (left, right) = (nodes[2 * rank + 1], nodes[2 * rank + 2]);
+            let came_from_left = match below {
+                None => left.is_leaf() && left.rank() == leaf,
+                Some(below) => !left.is_leaf() && left.rank() == below,
+            };
+            let sibling = if came_from_left { right } else { left };
+            if sibling.is_leaf() {
+                set_to_point(&mut scratch.sibling, self.point_of(tree, sibling.rank()));
+            } else {
+                scratch.sibling.copy_from_slice(self.box_of(tree, sibling.rank()));
+            }
+            match below {
+                None => scratch.bounds.copy_from_slice(&scratch.sibling),
+                Some(_) => merge(&mut scratch.bounds, &scratch.sibling),
+            }
+            below = Some(rank);
+            if blend(part, &scratch.bounds, point, unseen(depth)) == 0.0 {
+                break;
+            }
+        }
+        let total = part.total();
+        if total > 0.0 {
+            part.entries().for_each(|entry| *entry *= s / total);
+        }
+    }
+}
+
+struct Scratch {
+    path: Vec<usize>,
+    bounds: Vec<f32>,
+    sibling: Vec<f32>,
+}
+
+impl Scratch {
+    fn new(dimensions: usize) -> Self {
+        Self {
+            path: Vec::new(),
+            bounds: vec![0.0; 2 * dimensions],
+            sibling: vec![0.0; 2 * dimensions],
+        }
+    }
+}
+
+/// One step up: entry_i = gap_i / range of the merged box * `unseen` + (1 - p) * entry_i, where p is
+/// the sum of the gaps over that range. Returns p; 0 leaves the entries as they are.
+fn blend(part: &mut Attribution, bounds: &[f32], point: &[f32], unseen: f64) -> f64 {
+    let (min, max) = bounds.split_at(point.len());
+    let (mut gap_sum, mut merged) = (0.0, 0.0);
+    for ((&min, &max), &x) in min.iter().zip(max).zip(point) {
+        let (low, high) = gaps(min, max, x);
+        gap_sum += low + high;
+        merged += f64::from(max.max(x) - min.min(x));
+    }
+    if gap_sum == 0.0 {
+        return 0.0;
+    }
+    let p = gap_sum / merged;
+    for (i, &x) in point.iter().enumerate() {
+        let (low, high) = gaps(min[i], max[i], x);
+        part.high[i] = high / merged * unseen + (1.0 - p) * part.high[i];
+        part.low[i] = low / merged * unseen + (1.0 - p) * part.low[i];
+    }
+    p
+}

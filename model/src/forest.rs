@@ -1,0 +1,457 @@
+//! The forest: trees in flat arrays, checked once, then scored without checks that can fail.
+
+use bincode::{Decode, Encode};
+use serde::Serialize;
+
+use crate::tree::{
+    self, DistinctPoints, MAX_COORDINATE, MAX_DIMENSIONS, MAX_SAMPLES, Node, TreeParts,
+};
+
+/// Most trees a forest may have, ten times SageMaker's limit.
+pub const MAX_TREES: usize = 10_000;
+
+/// What a leaf that equals the scored point says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Encode, Decode)]
+#[serde(rename_all = "snake_case")]
+pub enum LeafRule {
+    /// (1 - m / 2M) / (d + log2(m + 1)), as AWS's open library has it.
+    #[default]
+    Damped,
+    /// 1 / (d + log2 m), which the SageMaker endpoint's published in-sample scores fit better.
+    Sagemaker,
+}
+
+/// How a tree came by its sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Encode, Decode)]
+#[serde(rename_all = "snake_case")]
+pub enum Sampling {
+    /// Keyed bottom-k: a function of the records alone, see [`crate::sample`].
+    #[default]
+    Keyed,
+    /// Contiguous chunks of the rows, as the SageMaker endpoint does when the rows are few.
+    Contiguous,
+    /// Read from a forest saved by AWS's library.
+    Imported,
+}
+
+/// What a forest is built with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct Params {
+    /// Number of trees, 1 to [`MAX_TREES`].
+    pub trees: u32,
+    /// Records sampled for each tree, 2 to [`MAX_SAMPLES`].
+    pub samples: u32,
+    /// Seed of the sampling and of the cuts.
+    pub seed: u64,
+    /// What a leaf that equals the scored point says.
+    pub leaf_rule: LeafRule,
+    /// How a tree came by its sample.
+    pub sampling: Sampling,
+    /// Consecutive values a point is made of; 1 where a record is a point.
+    pub shingle: u32,
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Self {
+            trees: 100,
+            samples: 256,
+            seed: 42,
+            leaf_rule: LeafRule::Damped,
+            sampling: Sampling::Keyed,
+            shingle: 1,
+        }
+    }
+}
+
+/// A parameter out of its range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{name} is {got}; {low} to {high} are allowed")]
+pub struct ParamError {
+    /// The parameter.
+    pub name: &'static str,
+    /// Its value.
+    pub got: u64,
+    /// Least value allowed.
+    pub low: u64,
+    /// Greatest value allowed.
+    pub high: u64,
+}
+
+/// Parameters within their ranges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ValidParams(Params);
+
+impl ValidParams {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// [`ParamError`] names the parameter and its range.
+    pub fn new(params: Params) -> Result<Self, ParamError> {
+        let check = |name, got: u32, low: usize, high: usize| {
+            let (got, low, high) = (u64::from(got), low as u64, high as u64);
+            if (low..=high).contains(&got) {
+                Ok(())
+            } else {
+                Err(ParamError { name, got, low, high })
+            }
+        };
+        check("trees", params.trees, 1, MAX_TREES)?;
+        check("samples", params.samples, 2, MAX_SAMPLES)?;
+        check("shingle", params.shingle, 1, MAX_DIMENSIONS)?;
+        Ok(Self(params))
+    }
+
+    /// The plain values.
+    pub fn get(&self) -> &Params {
+        &self.0
+    }
+}
+
+/// Why trees can't make a forest.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("tree {tree}: {fault}")]
+pub struct StructureError {
+    /// Index of the tree.
+    pub tree: usize,
+    /// What is wrong with it.
+    #[source]
+    pub fault: StructureFault,
+}
+
+/// What is wrong with a tree.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+pub enum StructureFault {
+    /// No leaf, or too many.
+    #[error("it has {leaves} leaves; 1 to {MAX_SAMPLES} are allowed")]
+    Leaves {
+        /// How many.
+        leaves: usize,
+    },
+    /// A child that is not after its parent, or a node without one: not a tree.
+    #[error("node {node} does not hang on an earlier node")]
+    Shape {
+        /// Position of the node in the tree.
+        node: usize,
+    },
+    /// A cut in a dimension that there isn't.
+    #[error("node {node} cuts dimension {dimension} of {dimensions}")]
+    Dimension {
+        /// Position of the node in the tree.
+        node: usize,
+        /// The dimension it cuts.
+        dimension: usize,
+        /// How many there are.
+        dimensions: usize,
+    },
+    /// A cut that doesn't separate the points below it, NaN among them.
+    #[error("the cut {cut} of node {node} does not separate the points below it")]
+    Cut {
+        /// Position of the node in the tree.
+        node: usize,
+        /// Its cut.
+        cut: f32,
+    },
+    /// A leaf without mass.
+    #[error("leaf {leaf} has mass 0")]
+    Mass {
+        /// Rank of the leaf in the tree.
+        leaf: usize,
+    },
+    /// A coordinate that is NaN, infinite or too large.
+    #[error("leaf {leaf} has the coordinate {value}")]
+    Coordinate {
+        /// Rank of the leaf in the tree.
+        leaf: usize,
+        /// The coordinate.
+        value: f32,
+    },
+}
+
+/// A point of another number of dimensions than the forest's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the points have {got} dimensions, the forest {expected}")]
+pub struct DimensionError {
+    /// The forest's.
+    pub expected: usize,
+    /// The points'.
+    pub got: usize,
+}
+
+/// Where one tree stands in the forest's arrays.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct TreeSpan {
+    /// Index of its root in `nodes`.
+    pub node: usize,
+    /// Index of its first internal node among all (boxes, cuts).
+    pub internal: usize,
+    /// Index of its first leaf among all.
+    pub leaf: usize,
+    /// Number of its leaves.
+    pub leaves: usize,
+    /// Records in its sample, copies included.
+    pub mass: u64,
+}
+
+/// A Random Cut Forest, frozen: it scores and explains and does not change.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Forest {
+    pub(crate) dimensions: usize,
+    pub(crate) leaf_rule: LeafRule,
+    pub(crate) trees: Vec<TreeSpan>,
+    pub(crate) nodes: Vec<Node>,
+    /// Bounding boxes of the internal nodes, `2 * dimensions` floats each.
+    pub(crate) boxes: Vec<f32>,
+    pub(crate) leaf_mass: Vec<u32>,
+    pub(crate) leaf_points: Vec<f32>,
+}
+
+/// The arrays of one tree as someone else has them: by functions, so that a snapshot's bytes need
+/// no copy between.
+pub(crate) struct TreeSource<'a> {
+    pub leaves: usize,
+    /// Whether the node at a position is internal.
+    pub is_internal: &'a dyn Fn(usize) -> bool,
+    /// Dimension and value of the cut of the internal node of a rank.
+    pub cut: &'a dyn Fn(usize) -> (usize, f32),
+    /// Mass of the leaf of a rank.
+    pub mass: &'a dyn Fn(usize) -> u32,
+    /// Coordinate of a leaf: `leaf rank * dimensions + dimension`.
+    pub coordinate: &'a dyn Fn(usize) -> f32,
+}
+
+impl Forest {
+    /// A forest without trees, to be filled by [`Forest::push_tree`].
+    pub(crate) fn empty(dimensions: usize, leaf_rule: LeafRule) -> Self {
+        Self {
+            dimensions,
+            leaf_rule,
+            trees: Vec::new(),
+            nodes: Vec::new(),
+            boxes: Vec::new(),
+            leaf_mass: Vec::new(),
+            leaf_points: Vec::new(),
+        }
+    }
+
+    /// Makes room for what is to come: allocated once, none a node.
+    pub(crate) fn reserve(&mut self, trees: usize, leaves: usize) {
+        self.trees.reserve_exact(trees);
+        self.nodes.reserve_exact(2 * leaves);
+        self.boxes.reserve_exact(2 * self.dimensions * leaves);
+        self.leaf_mass.reserve_exact(leaves);
+        self.leaf_points.reserve_exact(self.dimensions * leaves);
+    }
+
+    /// Builds a forest from one sample a tree. `rows(tree)` gives the tree's points, each of
+    /// `dimensions` finite coordinates of at most [`MAX_COORDINATE`]; their order makes no
+    /// difference. Tree `t` draws its cuts from a generator of its own, seeded by `seed` and `t`.
+    ///
+    /// # Errors
+    /// [`StructureError`] for a tree without points or with a coordinate out of range.
+    pub fn build<'a, I: Iterator<Item = &'a [f32]>>(
+        dimensions: usize,
+        params: &ValidParams,
+        rows: impl Fn(usize) -> I,
+    ) -> Result<Self, StructureError> {
+        let mut forest = Self::empty(dimensions, params.get().leaf_rule);
+        for tree in 0..params.get().trees as usize {
+            let sample = DistinctPoints::collapse(dimensions, rows(tree));
+            let leaves = sample.mass.len();
+            if leaves == 0 || leaves > MAX_SAMPLES {
+                return Err(StructureError { tree, fault: StructureFault::Leaves { leaves } });
+            }
+            let parts = tree::build(&sample, crate::sample::mix(params.get().seed, tree as u64));
+            forest.push_parts(&parts)?;
+        }
+        Ok(forest)
+    }
+
+    pub(crate) fn push_parts(&mut self, parts: &TreeParts) -> Result<(), StructureError> {
+        self.push_tree(&TreeSource {
+            leaves: parts.mass.len(),
+            is_internal: &|node| parts.is_internal[node],
+            cut: &|rank| parts.cuts[rank],
+            mass: &|rank| parts.mass[rank],
+            coordinate: &|at| parts.points[at],
+        })
+    }
+
+    /// Adds a tree after checking everything that scoring relies on, in this order: number of
+    /// leaves, shape, dimensions, masses, coordinates, then, from the leaves up while the boxes are
+    /// made, that each cut separates the points below it.
+    pub(crate) fn push_tree(&mut self, source: &TreeSource<'_>) -> Result<(), StructureError> {
+        let tree = self.trees.len();
+        self.push_checked(source).map_err(|fault| StructureError { tree, fault })
+    }
+
+    fn push_checked(&mut self, source: &TreeSource<'_>) -> Result<(), StructureFault> {
+        let d = self.dimensions;
+        let leaves = source.leaves;
+        if leaves == 0 || leaves > MAX_SAMPLES {
+            return Err(StructureFault::Leaves { leaves });
+        }
+        let span = TreeSpan {
+            node: self.nodes.len(),
+            internal: self.boxes.len() / (2 * d).max(1),
+            leaf: self.leaf_mass.len(),
+            leaves,
+            mass: 0,
+        };
+        self.push_nodes(source)?;
+        let mass = self.push_leaves(source)?;
+        self.push_boxes(&span)?;
+        self.trees.push(TreeSpan { mass, ..span });
+        Ok(())
+    }
+
+    fn push_nodes(&mut self, source: &TreeSource<'_>) -> Result<(), StructureFault> {
+        let internals = source.leaves - 1;
+        let (mut internal, mut leaf) = (0, 0);
+        for node in 0..internals + source.leaves {
+            // The parent of the node at p is the internal node of rank (p - 1) / 2; it must have
+            // come already.
+            if node > 0 && (node - 1) / 2 >= internal {
+                return Err(StructureFault::Shape { node });
+            }
+            if (source.is_internal)(node) {
+                if internal == internals {
+                    return Err(StructureFault::Shape { node });
+                }
+                let (dimension, cut) = (source.cut)(internal);
+                if dimension >= self.dimensions {
+                    let dimensions = self.dimensions;
+                    return Err(StructureFault::Dimension { node, dimension, dimensions });
+                }
+                self.nodes.push(Node::internal(dimension, cut, internal));
+                internal += 1;
+            } else {
+                if leaf == source.leaves {
+                    return Err(StructureFault::Shape { node });
+                }
+                self.nodes.push(Node::leaf(leaf));
+                leaf += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn push_leaves(&mut self, source: &TreeSource<'_>) -> Result<u64, StructureFault> {
+        let mut total = 0;
+        for leaf in 0..source.leaves {
+            let mass = (source.mass)(leaf);
+            if mass == 0 {
+                return Err(StructureFault::Mass { leaf });
+            }
+            total += u64::from(mass);
+            self.leaf_mass.push(mass);
+            for at in leaf * self.dimensions..(leaf + 1) * self.dimensions {
+                let value = (source.coordinate)(at);
+                // No range holds NaN.
+                if !(-MAX_COORDINATE..=MAX_COORDINATE).contains(&value) {
+                    return Err(StructureFault::Coordinate { leaf, value });
+                }
+                self.leaf_points.push(value);
+            }
+        }
+        Ok(total)
+    }
+
+    /// Makes the boxes from the leaves up: every child comes after its parent, so backwards.
+    fn push_boxes(&mut self, span: &TreeSpan) -> Result<(), StructureFault> {
+        let d = self.dimensions;
+        let width = 2 * d;
+        let base = self.boxes.len();
+        self.boxes.resize(base + (span.leaves - 1) * width, 0.0);
+        let nodes = &self.nodes[span.node..];
+        for at in (0..nodes.len()).rev() {
+            let node = nodes[at];
+            if node.is_leaf() {
+                continue;
+            }
+            // Children are of a higher rank: their boxes lie behind this one's.
+            let (before, behind) = self.boxes.split_at_mut(base + (node.rank() + 1) * width);
+            let bounds = &mut before[base + node.rank() * width..];
+            let dimension = node.dimension();
+            for (child, is_left) in [(2 * node.rank() + 1, true), (2 * node.rank() + 2, false)] {
+                let child = nodes[child];
+                let (low, high) = if child.is_leaf() {
+                    let start = (span.leaf + child.rank()) * d;
+                    let point = &self.leaf_points[start..start + d];
+                    (point, point)
+                } else {
+                    let start = (child.rank() - node.rank() - 1) * width;
+                    behind[start..start + width].split_at(d)
+                };
+                let separated =
+                    if is_left { high[dimension] <= node.cut } else { low[dimension] > node.cut };
+                if !separated {
+                    return Err(StructureFault::Cut { node: at, cut: node.cut });
+                }
+                if is_left {
+                    bounds[..d].copy_from_slice(low);
+                    bounds[d..].copy_from_slice(high);
+                } else {
+                    let (min, max) = bounds.split_at_mut(d);
+                    min.iter_mut().zip(low).for_each(|(mine, &theirs)| *mine = mine.min(theirs));
+                    max.iter_mut().zip(high).for_each(|(mine, &theirs)| *mine = mine.max(theirs));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Coordinates of a point.
+    pub fn dimensions(&self) -> usize {
+        self.dimensions
+    }
+
+    /// Number of trees.
+    pub fn trees(&self) -> usize {
+        self.trees.len()
+    }
+
+    /// Number of leaves, that is of distinct points, in all trees.
+    pub fn leaves(&self) -> usize {
+        self.leaf_mass.len()
+    }
+
+    /// What a leaf that equals the scored point says.
+    pub fn leaf_rule(&self) -> LeafRule {
+        self.leaf_rule
+    }
+
+    /// Bytes of the forest's arrays in memory.
+    pub fn memory_bytes(&self) -> usize {
+        size_of_val(&self.trees[..])
+            + size_of_val(&self.nodes[..])
+            + size_of_val(&self.boxes[..])
+            + size_of_val(&self.leaf_mass[..])
+            + size_of_val(&self.leaf_points[..])
+    }
+
+    /// The nodes of a tree in breadth-first order.
+    pub(crate) fn nodes_of(&self, span: &TreeSpan) -> &[Node] {
+        &self.nodes[span.node..span.node + 2 * span.leaves - 1]
+    }
+
+    /// The box of the internal node of a rank.
+    pub(crate) fn box_of(&self, span: &TreeSpan, rank: usize) -> &[f32] {
+        let width = 2 * self.dimensions;
+        &self.boxes[(span.internal + rank) * width..][..width]
+    }
+
+    /// The point of the leaf of a rank.
+    pub(crate) fn point_of(&self, span: &TreeSpan, rank: usize) -> &[f32] {
+        &self.leaf_points[(span.leaf + rank) * self.dimensions..][..self.dimensions]
+    }
+
+    /// Refuses points of another number of dimensions.
+    pub(crate) fn check_dimensions(&self, got: usize) -> Result<(), DimensionError> {
+        if got == self.dimensions {
+            Ok(())
+        } else {
+            Err(DimensionError { expected: self.dimensions, got })
+        }
+    }
+}

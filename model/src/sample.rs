@@ -1,0 +1,435 @@
+//! Which records each tree is built from: a keyed bottom-k sample.
+//!
+//! Every (record, tree) has a priority that is a function of the seed, the tree and the record's
+//! identity alone; a tree keeps the k records of the lowest priorities. So a sample does not depend
+//! on the order of the records, on threads or on how files were split, the sample of a union is the
+//! bottom-k of the union of samples, and sketches merge in any order. Since priorities are
+//! exchangeable, each set of k records is equally likely: a uniform sample without replacement.
+//!
+//! **Not one hash a tree.** A record's priorities come from a Poisson process of its own, keyed by
+//! the seed and its identity: arrivals at rate T (the number of trees), each marked with a tree drawn
+//! uniformly. A tree's priority is the time of the first arrival with its mark. By the splitting of
+//! Poisson processes the T priorities are independent and Exp(1) each. To find the trees that want
+//! a record one walks the arrivals until they pass the highest threshold of any tree: in
+//! expectation 1 + T * threshold steps, that is O(1 + trees that want it), and once N records have
+//! gone by, a threshold is about k / N.
+
+use std::collections::{BinaryHeap, HashMap};
+
+use rand_core::{Rng, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
+use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128};
+
+use crate::score::as_f64;
+
+/// A record's identity: a hash of where it stands in the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordKey(u128);
+
+impl RecordKey {
+    /// The identity of the record at byte `offset` of the decompressed stream `source` (a path or an
+    /// object key, as the user named it).
+    pub fn new(source: &str, offset: u64) -> Self {
+        let source = xxh3_128(source.as_bytes());
+        let mut bytes = [0; 24];
+        bytes[..16].copy_from_slice(&source.to_le_bytes());
+        bytes[16..].copy_from_slice(&offset.to_le_bytes());
+        Self(xxh3_128(&bytes))
+    }
+
+    /// 64 bits of a hash of the key under a seed.
+    fn hash(self, seed: u64) -> u64 {
+        xxh3_64_with_seed(&self.0.to_le_bytes(), seed)
+    }
+
+    /// True for a share of all keys, the same whatever else is in the input: `1 / one_in` of them.
+    pub fn is_held_out(self, seed: u64, one_in: u64) -> bool {
+        self.hash(mix(seed, HELD_OUT)).is_multiple_of(one_in)
+    }
+}
+
+/// Tells the held-out choice from a tree's number.
+const HELD_OUT: u64 = u64::MAX;
+
+/// A seed for one use of a user's seed.
+pub(crate) fn mix(seed: u64, use_of: u64) -> u64 {
+    xxh3_64_with_seed(&use_of.to_le_bytes(), seed)
+}
+
+/// The arrivals of one record's Poisson process: (time, tree), times ascending.
+struct Arrivals {
+    rng: Xoshiro256PlusPlus,
+    trees: u64,
+    time: f64,
+}
+
+impl Arrivals {
+    fn new(seed: u64, trees: usize, key: RecordKey) -> Self {
+        let rng = Xoshiro256PlusPlus::seed_from_u64(key.hash(seed));
+        Self { rng, trees: trees as u64, time: 0.0 }
+    }
+
+    fn next(&mut self) -> (f64, usize) {
+        // U in (0, 1), never 0, so that the logarithm is finite. libm's is the same everywhere.
+        let u = crate::tree::uniform(&mut self.rng) + f64::EPSILON / 4.0;
+        self.time -= libm::log(u) / as_f64(self.trees as usize);
+        // The high half of a 64 x 64 bit product: uniform over the trees to 2^-64.
+        let tree = (u128::from(self.rng.next_u64()) * u128::from(self.trees)) >> 64;
+        (self.time, tree as usize)
+    }
+}
+
+/// A record's place in a tree's sample. The order is that of priority, then of identity.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Entry {
+    priority: f64,
+    key: RecordKey,
+}
+
+impl Eq for Entry {}
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.priority.total_cmp(&other.priority).then(self.key.cmp(&other.key))
+    }
+}
+
+/// Bottom-k samples of `trees` trees over records of type `T`, each record stored once.
+#[derive(Debug)]
+pub struct Sketch<T> {
+    seed: u64,
+    samples: usize,
+    /// One max-heap a tree: the worst record kept is on top.
+    heaps: Vec<BinaryHeap<Entry>>,
+    /// Highest priority that any tree still takes; infinite while one is short of records.
+    limit: f64,
+    /// For each tree, the number of the last offered record that arrived at it.
+    arrived: Vec<u64>,
+    offered: u64,
+    records: HashMap<RecordKey, (T, u32)>,
+}
+
+impl<T> Sketch<T> {
+    /// An empty sketch. `trees` and `samples` are at least 1.
+    pub fn new(seed: u64, trees: usize, samples: usize) -> Self {
+        Self {
+            seed,
+            samples,
+            heaps: vec![BinaryHeap::new(); trees],
+            limit: f64::INFINITY,
+            arrived: vec![0; trees],
+            offered: 0,
+            records: HashMap::new(),
+        }
+    }
+
+    /// Offers a record; `make` is called only if a tree takes it. A key is offered once.
+    pub fn offer(&mut self, key: RecordKey, make: impl FnOnce() -> T) {
+        self.offered += 1;
+        let trees = self.heaps.len();
+        let mut arrivals = Arrivals::new(self.seed, trees, key);
+        let mut make = Some(make);
+        let mut pending = trees;
+        while pending > 0 {
+            let (priority, tree) = arrivals.next();
+            if priority > self.limit {
+                break;
+            }
+            // Only the first arrival at a tree is its priority.
+            if self.arrived[tree] == self.offered {
+                continue;
+            }
+            self.arrived[tree] = self.offered;
+            pending -= 1;
+            let wanted = self.insert(tree, Entry { priority, key });
+            if wanted {
+                match (self.records.get_mut(&key), make.take()) {
+                    (Some((_, held_by)), _) => *held_by += 1,
+                    (None, Some(make)) => {
+                        self.records.insert(key, (make(), 1));
+                    }
+                    (None, None) => {}
+                }
+            }
+        }
+    }
+
+    /// Puts an entry into a tree's sample if it is among its lowest, and lets go of what it
+    /// displaces.
+    fn insert(&mut self, tree: usize, entry: Entry) -> bool {
+        let heap = &mut self.heaps[tree];
+        if heap.len() < self.samples {
+            heap.push(entry);
+            if heap.len() == self.samples {
+                self.limit = self.highest_threshold();
+            }
+            return true;
+        }
+        let Some(mut worst) = heap.peek_mut() else { return false };
+        if *worst <= entry {
+            return false;
+        }
+        let displaced = std::mem::replace(&mut *worst, entry);
+        drop(worst);
+        self.release(displaced.key);
+        // The limit is one tree's threshold; only when that tree's has sunk is there a new one, so
+        // the search over all trees costs O(1) a hit on average.
+        if displaced.priority >= self.limit {
+            self.limit = self.highest_threshold();
+        }
+        true
+    }
+
+    fn release(&mut self, key: RecordKey) {
+        if let Some((_, held_by)) = self.records.get_mut(&key) {
+            *held_by -= 1;
+            if *held_by == 0 {
+                self.records.remove(&key);
+            }
+        }
+    }
+
+    fn highest_threshold(&self) -> f64 {
+        let threshold = |heap: &BinaryHeap<Entry>| match heap.peek() {
+            Some(worst) if heap.len() == self.samples => worst.priority,
+            _ => f64::INFINITY,
+        };
+        self.heaps.iter().map(threshold).fold(0.0, f64::max)
+    }
+
+    /// Joins another sketch of the same seed, trees and samples: the result is the sketch of both
+    /// inputs together. Commutative and associative; a record that is in both counts once.
+    ///
+    /// # Errors
+    /// [`MergeError`] if the two were not made with the same seed, trees and samples.
+    pub fn merge(&mut self, other: Self) -> Result<(), MergeError> {
+        let shape = |sketch: &Self| (sketch.seed, sketch.heaps.len(), sketch.samples);
+        if shape(self) != shape(&other) {
+            return Err(MergeError { ours: shape(self), theirs: shape(&other) });
+        }
+        for (mine, theirs) in self.heaps.iter_mut().zip(other.heaps) {
+            let mut entries = std::mem::take(mine).into_vec();
+            entries.extend(theirs);
+            entries.sort_unstable();
+            entries.dedup();
+            entries.truncate(self.samples);
+            *mine = entries.into();
+        }
+        // A record can leave one tree's sample and stay in another's: count anew.
+        let mut records: HashMap<RecordKey, (T, u32)> = HashMap::new();
+        let mut known: HashMap<RecordKey, T> = self
+            .records
+            .drain()
+            .chain(other.records)
+            .map(|(key, (record, _))| (key, record))
+            .collect();
+        for entry in self.heaps.iter().flatten() {
+            if let Some((_, held_by)) = records.get_mut(&entry.key) {
+                *held_by += 1;
+            } else if let Some(record) = known.remove(&entry.key) {
+                records.insert(entry.key, (record, 1));
+            }
+        }
+        self.records = records;
+        self.limit = self.highest_threshold();
+        Ok(())
+    }
+
+    /// Number of trees.
+    pub fn trees(&self) -> usize {
+        self.heaps.len()
+    }
+
+    /// The keys of a tree's sample, in ascending order.
+    pub fn keys(&self, tree: usize) -> Vec<RecordKey> {
+        let mut keys: Vec<RecordKey> = self.heaps[tree].iter().map(|entry| entry.key).collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    /// All records in any tree's sample, once each, in ascending order of their keys.
+    pub fn records(&self) -> Vec<(RecordKey, &T)> {
+        let mut records: Vec<(RecordKey, &T)> =
+            self.records.iter().map(|(&key, (record, _))| (key, record)).collect();
+        records.sort_unstable_by_key(|&(key, _)| key);
+        records
+    }
+}
+
+/// Two sketches that can't be merged: (seed, trees, samples) of each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("sketches of different (seed, trees, samples) can't be merged: {ours:?} and {theirs:?}")]
+pub struct MergeError {
+    /// Of the one merged into.
+    pub ours: (u64, usize, usize),
+    /// Of the one merged.
+    pub theirs: (u64, usize, usize),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn key(id: u64) -> RecordKey {
+        RecordKey::new("records", id)
+    }
+
+    /// The slow oracle's priority: walks the record's whole process until the tree's first arrival.
+    fn priority(seed: u64, trees: usize, tree: usize, id: u64) -> f64 {
+        let mut arrivals = Arrivals::new(seed, trees, key(id));
+        loop {
+            let (time, at) = arrivals.next();
+            if at == tree {
+                return time;
+            }
+        }
+    }
+
+    /// The slow oracle: the priority of every (record, tree), sorted, the first k.
+    fn oracle(seed: u64, trees: usize, samples: usize, ids: &[u64]) -> Vec<Vec<RecordKey>> {
+        let of_tree = |tree| {
+            let mut all: Vec<Entry> = ids
+                .iter()
+                .map(|&id| Entry { priority: priority(seed, trees, tree, id), key: key(id) })
+                .collect();
+            all.sort();
+            let mut keys: Vec<RecordKey> =
+                all.iter().take(samples).map(|entry| entry.key).collect();
+            keys.sort();
+            keys
+        };
+        (0..trees).map(of_tree).collect()
+    }
+
+    fn sketch(seed: u64, trees: usize, samples: usize, ids: &[u64]) -> Sketch<u64> {
+        let mut sketch = Sketch::new(seed, trees, samples);
+        ids.iter().for_each(|&id| sketch.offer(key(id), || id));
+        sketch
+    }
+
+    fn all_keys<T>(sketch: &Sketch<T>) -> Vec<Vec<RecordKey>> {
+        (0..sketch.trees()).map(|tree| sketch.keys(tree)).collect()
+    }
+
+    fn held<T: Copy>(sketch: &Sketch<T>) -> Vec<T> {
+        sketch.records().into_iter().map(|(_, record)| *record).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn the_sketch_is_the_oracles(
+            seed: u64, trees in 1_usize..12, samples in 1_usize..20, count in 0_u64..300,
+        ) {
+            let ids: Vec<u64> = (0..count).collect();
+            let sketch = sketch(seed, trees, samples, &ids);
+            prop_assert_eq!(all_keys(&sketch), oracle(seed, trees, samples, &ids));
+        }
+
+        #[test]
+        fn order_and_splits_make_no_difference(
+            seed: u64, samples in 1_usize..10, mut ids in prop::collection::hash_set(0_u64..1000, 0..200)
+                .prop_map(|ids| ids.into_iter().collect::<Vec<_>>()), cut in 0.0..1.0_f64,
+        ) {
+            let whole = sketch(seed, 5, samples, &ids);
+            let at = (as_f64(ids.len()) * cut) as usize;
+            let (a, b) = ids.split_at(at);
+            let mut ab = sketch(seed, 5, samples, a);
+            ab.merge(sketch(seed, 5, samples, b)).expect("same shape");
+            let mut ba = sketch(seed, 5, samples, b);
+            ba.merge(sketch(seed, 5, samples, a)).expect("same shape");
+            prop_assert_eq!(all_keys(&ab), all_keys(&whole));
+            prop_assert_eq!(all_keys(&ba), all_keys(&whole));
+            prop_assert_eq!(held(&ab), held(&whole));
+            ids.reverse();
+            prop_assert_eq!(all_keys(&sketch(seed, 5, samples, &ids)), all_keys(&whole));
+        }
+
+        #[test]
+        fn merging_is_associative_and_a_record_counts_once(seed: u64, samples in 1_usize..10) {
+            let part = |range: std::ops::Range<u64>| sketch(seed, 4, samples, &range.collect::<Vec<_>>());
+            let mut left = part(0..40);
+            left.merge(part(30..70)).expect("same shape");
+            left.merge(part(60..100)).expect("same shape");
+            let mut right = part(30..70);
+            right.merge(part(60..100)).expect("same shape");
+            let mut outer = part(0..40);
+            outer.merge(right).expect("same shape");
+            prop_assert_eq!(all_keys(&left), all_keys(&outer));
+            prop_assert_eq!(all_keys(&left), all_keys(&part(0..100)));
+            prop_assert_eq!(held(&left), held(&part(0..100)));
+        }
+    }
+
+    #[test]
+    fn inclusion_is_uniform() {
+        // 300 records, samples of 30, 2,000 trees: each record is wanted 200 times in expectation.
+        let (records, samples, trees) = (300_u64, 30, 2_000);
+        let sketch = sketch(11, trees, samples, &(0..records).collect::<Vec<_>>());
+        let mut hits: HashMap<RecordKey, f64> = HashMap::new();
+        for keys in all_keys(&sketch) {
+            assert_eq!(keys.len(), samples);
+            keys.into_iter().for_each(|key| *hits.entry(key).or_default() += 1.0);
+        }
+        let p = 30.0 / 300.0;
+        let expected = 2_000.0 * p;
+        let chi2: f64 = (0..records)
+            .map(|id| {
+                (hits.get(&key(id)).copied().unwrap_or(0.0) - expected).powi(2)
+                    / (expected * (1.0 - p))
+            })
+            .sum();
+        // About chi-square with 299 degrees of freedom: mean 299, deviation 24.5; 5 deviations.
+        assert!((chi2 - 299.0).abs() < 123.0, "chi-square {chi2}, want 299 within 123");
+    }
+
+    #[test]
+    fn priorities_of_different_trees_are_independent_and_exponential() {
+        let n = 20_000;
+        let (mut mean, mut both, mut one) = (0.0, 0.0, 0.0);
+        for id in 0..n {
+            let (a, b) = (priority(3, 7, 2, id), priority(3, 7, 5, id));
+            mean += a;
+            let (low_a, low_b) = (f64::from(u8::from(a < 0.5)), f64::from(u8::from(b < 0.5)));
+            one += low_a;
+            both += low_a * low_b;
+        }
+        let n = n as f64;
+        let q = 1.0 - (-0.5_f64).exp();
+        assert!((mean / n - 1.0).abs() < 0.035, "mean {} of Exp(1)", mean / n);
+        assert!((one / n - q).abs() < 0.017, "P(a < 0.5) {} want {q}", one / n);
+        assert!((both / n - q * q).abs() < 0.013, "P(both < 0.5) {} want {}", both / n, q * q);
+    }
+
+    #[test]
+    fn the_work_a_record_does_not_grow_with_the_trees_that_do_not_want_it() {
+        // Arrivals walked for one more record after 100,000: 1 + trees * 32 / 100,000 expected.
+        for (trees, most) in [(10, 1.1), (1000, 1.6)] {
+            let ids: Vec<u64> = (0..100_000).collect();
+            let sketch = sketch(5, trees, 32, &ids);
+            let mut walked = 0;
+            for id in 100_000..110_000 {
+                let mut arrivals = Arrivals::new(5, trees, key(id));
+                walked += 1;
+                while arrivals.next().0 <= sketch.limit {
+                    walked += 1;
+                }
+            }
+            let mean = f64::from(walked) / 10_000.0;
+            assert!(mean < most, "{mean} arrivals a record with {trees} trees, want below {most}");
+        }
+    }
+
+    #[test]
+    fn sketches_of_different_shape_do_not_merge() {
+        let mut a: Sketch<()> = Sketch::new(1, 2, 3);
+        assert!(a.merge(Sketch::new(1, 2, 4)).is_err());
+        assert!(a.merge(Sketch::new(2, 2, 3)).is_err());
+    }
+}

@@ -1,0 +1,127 @@
+//! The score, plainly: AWS's formulas in f64, one point and one tree at a time.
+//!
+//! The score of x is the mean over trees of the depth at which a random cut would set x apart,
+//! turned round so that it is large for a point that is cut off early, and averaged over all random
+//! insertions of x into the tree. With M the tree's mass, d a node's depth, m a leaf's mass:
+//!
+//! ```text
+//! leaf    x equals its point   s = (1 - m / 2M) / (d + log2(m + 1)), and the nodes above don't change it
+//!         x differs            s = 1 / (d + 1)
+//! node    p = probability that a cut of the box merged with x separates them
+//!         s = p / (d + 1) + (1 - p) s          stop where p = 0: every box above holds x too
+//! tree    s * log2(M + 1)
+//! forest  mean over trees
+//! ```
+//!
+//! Logarithms come from `libm`, so that the same model gives the same bits on every machine.
+
+use ndarray::{ArrayView2, ArrayViewMut1};
+
+use crate::bounds::separation;
+use crate::forest::{DimensionError, Forest, LeafRule, TreeSpan};
+
+/// What a leaf at depth `d` of mass `m` says of a point that equals it, before the tree's factor.
+pub(crate) fn seen(rule: LeafRule, depth: usize, mass: u32, tree_mass: u64) -> f64 {
+    let (d, m) = (as_f64(depth), f64::from(mass));
+    match rule {
+        LeafRule::Damped => {
+            #[expect(clippy::cast_precision_loss, reason = "a mass is far below 2^53")]
+            let damp = 1.0 - m / (2.0 * tree_mass as f64);
+            damp / (d + libm::log2(m + 1.0))
+        }
+        // A tree of one leaf has d + log2 m = 0 where it holds one record: as at depth 1 then.
+        LeafRule::Sagemaker => 1.0 / (d + libm::log2(m)).max(1.0),
+    }
+}
+
+/// What a leaf or a separation at depth `d` says of a point that was not in the sample.
+pub(crate) fn unseen(depth: usize) -> f64 {
+    1.0 / (as_f64(depth) + 1.0)
+}
+
+/// The factor of a tree of mass M, log2(M + 1).
+pub(crate) fn normaliser(tree_mass: u64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "a mass is far below 2^53")]
+    libm::log2(tree_mass as f64 + 1.0)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "depths and counts are far below 2^53")]
+pub(crate) fn as_f64(count: usize) -> f64 {
+    count as f64
+}
+
+impl Forest {
+    /// The score of one point, in f64: the reference that the fast path agrees with.
+    ///
+    /// `point` has [`Forest::dimensions`] finite coordinates. About 1 is usual for a point of the
+    /// trained kind, below for a dense place, above for a rare one; never negative.
+    ///
+    /// # Errors
+    /// [`DimensionError`] for another number of coordinates.
+    pub fn score(&self, point: &[f32]) -> Result<f64, DimensionError> {
+        self.check_dimensions(point.len())?;
+        let mut path = Vec::new();
+        let sum: f64 = self.trees.iter().map(|tree| self.tree_score(tree, point, &mut path)).sum();
+        Ok(sum / as_f64(self.trees.len().max(1)))
+    }
+
+    /// Scores a batch: one row of `points` a point, one entry of `scores` a row.
+    ///
+    /// # Errors
+    /// [`DimensionError`] for another number of columns.
+    ///
+    /// # Panics
+    /// If `scores` is not as long as `points` has rows.
+    pub fn score_batch(
+        &self,
+        points: ArrayView2<'_, f32>,
+        mut scores: ArrayViewMut1<'_, f32>,
+    ) -> Result<(), DimensionError> {
+        self.check_dimensions(points.ncols())?;
+        assert_eq!(points.nrows(), scores.len(), "one score a row");
+        let mut path = Vec::new();
+        let mut row = vec![0.0; self.dimensions];
+        for (point, score) in points.rows().into_iter().zip(scores.iter_mut()) {
+            row.iter_mut().zip(point).for_each(|(to, &from)| *to = from);
+            let sum: f64 =
+                self.trees.iter().map(|tree| self.tree_score(tree, &row, &mut path)).sum();
+            #[expect(clippy::cast_possible_truncation, reason = "scores are f32 to callers")]
+            {
+                *score = (sum / as_f64(self.trees.len().max(1))) as f32;
+            }
+        }
+        Ok(())
+    }
+
+    /// Walks down to the leaf where `point` falls. `path` gets the ranks of the internal nodes from
+    /// the root; the rank of the leaf is returned, its depth is the length of `path`.
+    pub(crate) fn descend(&self, tree: &TreeSpan, point: &[f32], path: &mut Vec<usize>) -> usize {
+        path.clear();
+        let nodes = self.nodes_of(tree);
+        let mut node = nodes[0];
+        while !node.is_leaf() {
+            path.push(node.rank());
+            node = nodes[node.child(point[node.dimension()])];
+        }
+        node.rank()
+    }
+
+    fn tree_score(&self, tree: &TreeSpan, point: &[f32], path: &mut Vec<usize>) -> f64 {
+        let leaf = self.descend(tree, point, path);
+        let depth = path.len();
+        let factor = normaliser(tree.mass);
+        if self.point_of(tree, leaf) == point {
+            let mass = self.leaf_mass[tree.leaf + leaf];
+            return factor * seen(self.leaf_rule, depth, mass, tree.mass);
+        }
+        let mut s = unseen(depth);
+        for (depth, &rank) in path.iter().enumerate().rev() {
+            let p = separation(self.box_of(tree, rank), point);
+            if p == 0.0 {
+                break;
+            }
+            s = p * unseen(depth) + (1.0 - p) * s;
+        }
+        factor * s
+    }
+}

@@ -1,0 +1,533 @@
+//! The snapshot: a model as bytes.
+//!
+//! Little-endian, fixed width. Version 1:
+//!
+//! ```text
+//! offset  bytes   what
+//! 0       8       magic "SAWLOGRF"
+//! 8       4       version, u32: 1
+//! 12      4       H, length of the header, u32, at most 16 MiB
+//! 16      8       L, length of the whole snapshot, u64
+//! 24      H       header: `Header` in bincode 2, fixed integers, little-endian
+//! 24+H    ...     zeros up to a multiple of 4
+//! then the sections, each padded with zeros to a multiple of 4, for T trees (from the header) and
+//! d dimensions (the sum over the features):
+//!   leaves       4 T            number of leaves of each tree, u32; N is their sum
+//!   shape        sum of ceil((2 n - 1) / 8) over the trees of n leaves: one bit a node in
+//!                breadth-first order, lowest bit first, 1 for an internal node; the children of
+//!                the j-th internal node of a tree are its nodes 2 j + 1 and 2 j + 2
+//!   dimensions   2 (N - T)      dimension of each cut, u16
+//!   cuts         4 (N - T)      value of each cut, f32
+//!   masses       4 N            mass of each leaf, u32
+//!   points       4 d N          coordinates of each leaf's point, f32
+//! L-32    32      SHA-256 of everything before
+//! ```
+//!
+//! Boxes are not stored: they follow from the points. The shape can't hold a cycle, since a child's
+//! place follows from its parent's; that every node hangs on an earlier one is checked. A reader
+//! checks in this order: length, magic, version, checksum, header, its contents, section lengths
+//! against what is there (before anything is allocated), then each tree as
+//! [`crate::forest::StructureFault`] lists. Nothing is allocated beyond a small multiple of the
+//! snapshot's own length, and no bytes make it panic.
+
+use bincode::{Decode, Encode};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::calibration::Calibration;
+use crate::features::{FeatureError, Features, Fitted};
+use crate::forest::{
+    Forest, ParamError, Params, StructureError, TreeSource, TreeSpan, ValidParams,
+};
+use crate::spec::{Spec, SpecError, ValidSpec};
+
+const MAGIC: [u8; 8] = *b"SAWLOGRF";
+const VERSION: u32 = 1;
+/// Bytes before the header.
+const PREFIX: usize = 24;
+/// Bytes of the checksum at the end.
+const CHECKSUM: usize = 32;
+/// Longest header: 10,000 features with names and fields of 256 bytes each fit.
+const MAX_HEADER: usize = 16 << 20;
+
+/// Where a model comes from. There is no time of day in it: the same input, parameters and seed
+/// give the same bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Encode, Decode)]
+pub struct Provenance {
+    /// Version of the program that made it.
+    pub tool: String,
+    /// The inputs as they were named.
+    pub inputs: Vec<String>,
+    /// Records read.
+    pub read: u64,
+    /// Records rejected.
+    pub rejected: u64,
+    /// Records that the samples were drawn from.
+    pub sampled_from: u64,
+    /// Records held out of the samples.
+    pub held_out: u64,
+}
+
+#[derive(Encode, Decode)]
+struct Header {
+    spec: Spec,
+    fitted: Vec<Fitted>,
+    params: Params,
+    calibration: Option<Calibration>,
+    provenance: Provenance,
+}
+
+/// A model: its features, its forest and its calibration, with where it comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    params: ValidParams,
+    features: Features,
+    forest: Forest,
+    calibration: Option<Calibration>,
+    provenance: Provenance,
+    id: String,
+    snapshot_len: usize,
+}
+
+/// How much of a score is due to one feature.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FeatureShare {
+    /// Index of the feature, in the order of [`Features::names`].
+    pub feature: usize,
+    /// Share due to its coordinates lying above what was seen, 0 to 1.
+    pub high: f32,
+    /// Share due to them lying below.
+    pub low: f32,
+}
+
+/// Why bytes are no model.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// Fewer bytes than a section needs.
+    #[error(
+        "snapshot truncated: {section} needs {expected} bytes at offset {offset}, {got} are there"
+    )]
+    Truncated {
+        /// The section.
+        section: &'static str,
+        /// Where it starts.
+        offset: usize,
+        /// Bytes it needs.
+        expected: u64,
+        /// Bytes there are.
+        got: u64,
+    },
+    /// Not a snapshot at all.
+    #[error("not a sawlog snapshot: the magic at offset 0 is {got:02x?}")]
+    Magic {
+        /// The first bytes.
+        got: [u8; 8],
+    },
+    /// Written by another version.
+    #[error("snapshot version {got} at offset 8; this program reads version {VERSION}")]
+    Version {
+        /// Its version.
+        got: u32,
+    },
+    /// Another length than the snapshot says.
+    #[error("snapshot length at offset 16 is {expected}, but there are {got} bytes")]
+    Length {
+        /// As it says.
+        expected: u64,
+        /// As it is.
+        got: u64,
+    },
+    /// Bytes changed since it was written.
+    #[error("checksum at offset {offset} does not match: the snapshot is damaged")]
+    Checksum {
+        /// Where the checksum stands.
+        offset: usize,
+    },
+    /// The header can't be decoded.
+    #[error("header at offset {PREFIX}: {source}")]
+    Header {
+        /// What the decoder says.
+        #[source]
+        source: bincode::error::DecodeError,
+    },
+    /// The header is followed by bytes of its own length that mean nothing.
+    #[error("header at offset {PREFIX} has {unused} bytes too many")]
+    HeaderUnused {
+        /// How many.
+        unused: usize,
+    },
+    /// A parameter out of its range.
+    #[error("header at offset {PREFIX}: {0}")]
+    Params(#[source] ParamError),
+    /// The specification doesn't hold.
+    #[error("header at offset {PREFIX}: {0}")]
+    Spec(#[source] SpecError),
+    /// What was learned doesn't go with the specification.
+    #[error("header at offset {PREFIX}: {0}")]
+    Features(#[source] FeatureError),
+    /// A calibration with numbers that can't be.
+    #[error("header at offset {PREFIX}: the calibration is not sound")]
+    Calibration,
+    /// A tree that isn't one.
+    #[error("{section} at offset {offset}: {source}")]
+    Structure {
+        /// The section where the trees begin.
+        section: &'static str,
+        /// Its offset.
+        offset: usize,
+        /// The tree and what is wrong with it.
+        #[source]
+        source: StructureError,
+    },
+    /// Padding that isn't zero, or bytes between the last section and the checksum.
+    #[error("{section} at offset {offset}: there are bytes that mean nothing")]
+    Unused {
+        /// The section before them.
+        section: &'static str,
+        /// Where they are.
+        offset: usize,
+    },
+}
+
+impl Model {
+    /// Joins the parts of a model.
+    ///
+    /// # Panics
+    /// If the forest's dimensions aren't the features'; they are made together.
+    pub fn new(
+        params: ValidParams,
+        features: Features,
+        forest: Forest,
+        calibration: Option<Calibration>,
+        provenance: Provenance,
+    ) -> Self {
+        assert_eq!(features.dimensions(), forest.dimensions(), "dimensions of features and forest");
+        let mut model = Self {
+            params,
+            features,
+            forest,
+            calibration,
+            provenance,
+            id: String::new(),
+            snapshot_len: 0,
+        };
+        let bytes = model.encode();
+        model.id = id_of(&bytes[bytes.len() - CHECKSUM..]);
+        model.snapshot_len = bytes.len();
+        model
+    }
+
+    /// The model with another calibration, and so another id.
+    pub fn with_calibration(self, calibration: Option<Calibration>) -> Self {
+        Self::new(self.params, self.features, self.forest, calibration, self.provenance)
+    }
+
+    /// What the forest was built with.
+    pub fn params(&self) -> &Params {
+        self.params.get()
+    }
+
+    /// The features: bytes to points.
+    pub fn features(&self) -> &Features {
+        &self.features
+    }
+
+    /// The forest: points to scores.
+    pub fn forest(&self) -> &Forest {
+        &self.forest
+    }
+
+    /// The calibration: scores to verdicts. `None` if there was nothing to calibrate on.
+    pub fn calibration(&self) -> Option<&Calibration> {
+        self.calibration.as_ref()
+    }
+
+    /// Where the model comes from.
+    pub fn provenance(&self) -> &Provenance {
+        &self.provenance
+    }
+
+    /// The first half of the snapshot's SHA-256 as 32 hex digits.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Length of the snapshot in bytes.
+    pub fn snapshot_len(&self) -> usize {
+        self.snapshot_len
+    }
+
+    /// How much of the score of a point is due to each feature, in the order of
+    /// [`Features::names`]; the shares add up to 1, or are all 0 where the score is.
+    ///
+    /// # Errors
+    /// [`crate::DimensionError`] for another number of coordinates.
+    pub fn explain(&self, point: &[f32]) -> Result<Vec<FeatureShare>, crate::DimensionError> {
+        let attribution = self.forest.attribution(point)?;
+        let total = attribution.total();
+        let unit = if total > 0.0 { 1.0 / total } else { 0.0 };
+        let mut parts = vec![(0.0, 0.0); self.features.names().len()];
+        for (dimension, feature) in self.features.feature_of_dimension().enumerate() {
+            parts[feature].0 += attribution.high[dimension] * unit;
+            parts[feature].1 += attribution.low[dimension] * unit;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "shares between 0 and 1")]
+        let share = |(feature, (high, low)): (usize, (f64, f64))| FeatureShare {
+            feature,
+            high: high as f32,
+            low: low as f32,
+        };
+        Ok(parts.into_iter().enumerate().map(share).collect())
+    }
+
+    /// The model as bytes, as the module describes them.
+    pub fn encode(&self) -> Vec<u8> {
+        let header = Header {
+            spec: self.features.spec().spec().clone(),
+            fitted: self.features.fitted().to_vec(),
+            params: *self.params.get(),
+            calibration: self.calibration.clone(),
+            provenance: self.provenance.clone(),
+        };
+        let header = encode_header(&header);
+        let forest = &self.forest;
+        let mut out = Vec::with_capacity(PREFIX + header.len() + forest.memory_bytes());
+        out.extend_from_slice(&MAGIC);
+        put_u32(&mut out, VERSION as usize);
+        put_u32(&mut out, header.len());
+        out.extend_from_slice(&[0; 8]);
+        out.extend_from_slice(&header);
+        pad(&mut out);
+        forest.trees.iter().for_each(|tree| put_u32(&mut out, tree.leaves));
+        for tree in &forest.trees {
+            for eight in forest.nodes_of(tree).chunks(8) {
+                let bit = |(at, node): (usize, &crate::tree::Node)| u8::from(!node.is_leaf()) << at;
+                out.push(eight.iter().enumerate().map(bit).sum());
+            }
+        }
+        pad(&mut out);
+        let cuts = || {
+            let nodes = forest.trees.iter().flat_map(|tree| forest.nodes_of(tree));
+            nodes.filter(|node| !node.is_leaf())
+        };
+        for node in cuts() {
+            #[expect(clippy::cast_possible_truncation, reason = "below MAX_DIMENSIONS")]
+            out.extend_from_slice(&(node.dimension() as u16).to_le_bytes());
+        }
+        pad(&mut out);
+        cuts().for_each(|node| out.extend_from_slice(&node.cut.to_le_bytes()));
+        forest.leaf_mass.iter().for_each(|mass| out.extend_from_slice(&mass.to_le_bytes()));
+        forest.leaf_points.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes()));
+        let len = (out.len() + CHECKSUM) as u64;
+        out[16..PREFIX].copy_from_slice(&len.to_le_bytes());
+        let checksum = Sha256::digest(&out);
+        out.extend_from_slice(&checksum);
+        out
+    }
+
+    /// Reads a model, verifying its checksum and everything that scoring relies on.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] names the section and the offset; never a panic.
+    pub fn decode(bytes: &[u8]) -> Result<Self, SnapshotError> {
+        let body_len = check_envelope(bytes)?;
+        let mut sections = Sections { bytes: &bytes[..body_len], at: PREFIX };
+        let header_len = u32_at(bytes, 12) as usize;
+        let header = decode_header(sections.take("header", header_len as u64)?)?;
+        sections.padding("header")?;
+        let params = ValidParams::new(header.params).map_err(SnapshotError::Params)?;
+        let spec = ValidSpec::new(header.spec).map_err(SnapshotError::Spec)?;
+        let features = Features::new(spec, header.fitted).map_err(SnapshotError::Features)?;
+        if !header.calibration.as_ref().is_none_or(Calibration::is_sound) {
+            return Err(SnapshotError::Calibration);
+        }
+        let forest = decode_forest(&mut sections, params.get(), features.dimensions())?;
+        if sections.at != body_len {
+            return Err(SnapshotError::Unused { section: "points", offset: sections.at });
+        }
+        Ok(Self {
+            params,
+            features,
+            forest,
+            calibration: header.calibration,
+            provenance: header.provenance,
+            id: id_of(&bytes[body_len..]),
+            snapshot_len: bytes.len(),
+        })
+    }
+}
+
+fn id_of(checksum: &[u8]) -> String {
+    checksum.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Checks what surrounds the sections and returns the length before the checksum.
+fn check_envelope(bytes: &[u8]) -> Result<usize, SnapshotError> {
+    let got = bytes.len() as u64;
+    if bytes.len() < PREFIX + CHECKSUM {
+        let expected = (PREFIX + CHECKSUM) as u64;
+        return Err(SnapshotError::Truncated { section: "prefix", offset: 0, expected, got });
+    }
+    let mut magic = [0; 8];
+    magic.copy_from_slice(&bytes[..8]);
+    if magic != MAGIC {
+        return Err(SnapshotError::Magic { got: magic });
+    }
+    let version = u32_at(bytes, 8);
+    if version != VERSION {
+        return Err(SnapshotError::Version { got: version });
+    }
+    let expected = u64::from(u32_at(bytes, 16)) | u64::from(u32_at(bytes, 20)) << 32;
+    if expected != got {
+        return Err(SnapshotError::Length { expected, got });
+    }
+    let offset = bytes.len() - CHECKSUM;
+    if Sha256::digest(&bytes[..offset])[..] != bytes[offset..] {
+        return Err(SnapshotError::Checksum { offset });
+    }
+    Ok(offset)
+}
+
+/// The sections, taken one after the other, each only if it is there.
+struct Sections<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Sections<'a> {
+    fn take(&mut self, section: &'static str, len: u64) -> Result<&'a [u8], SnapshotError> {
+        let there = &self.bytes[self.at..];
+        let got = there.len() as u64;
+        if len > got {
+            return Err(SnapshotError::Truncated { section, offset: self.at, expected: len, got });
+        }
+        // Not longer than the slice, so it fits a usize.
+        let (taken, _) = there.split_at(len as usize);
+        self.at += taken.len();
+        Ok(taken)
+    }
+
+    fn padding(&mut self, section: &'static str) -> Result<(), SnapshotError> {
+        let offset = self.at;
+        let padding = self.take(section, (4 - self.at as u64 % 4) % 4)?;
+        if padding.iter().all(|&byte| byte == 0) {
+            return Ok(());
+        }
+        Err(SnapshotError::Unused { section, offset })
+    }
+}
+
+fn decode_forest(
+    sections: &mut Sections<'_>,
+    params: &Params,
+    d: usize,
+) -> Result<Forest, SnapshotError> {
+    let trees = u64::from(params.trees);
+    let counts = sections.take("leaves", 4 * trees)?;
+    let offset = sections.at;
+    let leaves_of = |tree: usize| u64::from(u32_at(counts, 4 * tree));
+    // At most 10,000 trees of 2^32 leaves: the sums stay far below 2^64.
+    let (mut leaves, mut shape_len) = (0, 0);
+    for tree in 0..params.trees as usize {
+        let of_tree = leaves_of(tree);
+        if of_tree == 0 {
+            let fault = crate::forest::StructureFault::Leaves { leaves: 0 };
+            let source = StructureError { tree, fault };
+            return Err(SnapshotError::Structure { section: "leaves", offset, source });
+        }
+        leaves += of_tree;
+        shape_len += (2 * of_tree - 1).div_ceil(8);
+    }
+    let internals = leaves - trees;
+    let shape_at = sections.at;
+    let shape = sections.take("shape", shape_len)?;
+    sections.padding("shape")?;
+    let dimensions = sections.take("dimensions", 2 * internals)?;
+    sections.padding("dimensions")?;
+    let cuts = sections.take("cuts", 4 * internals)?;
+    let masses = sections.take("masses", 4 * leaves)?;
+    let points = sections.take("points", 4 * leaves * d as u64)?;
+
+    let mut forest = Forest::empty(d, params.leaf_rule);
+    forest.reserve(params.trees as usize, leaves as usize);
+    let mut next = TreeSpan { node: 0, internal: 0, leaf: 0, leaves: 0, mass: 0 };
+    for tree in 0..params.trees as usize {
+        let leaves = leaves_of(tree) as usize;
+        let bits = &shape[next.node..];
+        let source = TreeSource {
+            leaves,
+            is_internal: &|node| bits[node / 8] >> (node % 8) & 1 == 1,
+            cut: &|rank| {
+                let at = next.internal + rank;
+                let dimension = u16::from_le_bytes([dimensions[2 * at], dimensions[2 * at + 1]]);
+                (usize::from(dimension), f32_at(cuts, 4 * at))
+            },
+            mass: &|rank| u32_at(masses, 4 * (next.leaf + rank)),
+            coordinate: &|at| f32_at(points, 4 * (next.leaf * d + at)),
+        };
+        let structure =
+            |source| SnapshotError::Structure { section: "shape", offset: shape_at, source };
+        forest.push_tree(&source).map_err(structure)?;
+        next.node += (2 * leaves - 1).div_ceil(8);
+        next.internal += leaves - 1;
+        next.leaf += leaves;
+    }
+    Ok(forest)
+}
+
+/// bincode as the header uses it, with a limit on the bytes that decoding may claim.
+macro_rules! codec {
+    ($limit:expr) => {
+        bincode::config::standard()
+            .with_little_endian()
+            .with_fixed_int_encoding()
+            .with_limit::<{ $limit }>()
+    };
+}
+
+fn encode_header(header: &Header) -> Vec<u8> {
+    let codec = bincode::config::standard().with_little_endian().with_fixed_int_encoding();
+    #[expect(clippy::expect_used, reason = "plain data into a growing vector can't fail")]
+    bincode::encode_to_vec(header, codec).expect("a header is plain data")
+}
+
+/// Decodes the header. bincode allocates a list when it has read its length, up to the limit; so
+/// that a false length can't claim more than a small multiple of what is there, the limit is the
+/// next step above eight times the header's own length.
+fn decode_header(bytes: &[u8]) -> Result<Header, SnapshotError> {
+    if bytes.len() > MAX_HEADER {
+        let (section, offset) = ("header", 12);
+        let (expected, got) = (bytes.len() as u64, MAX_HEADER as u64);
+        return Err(SnapshotError::Truncated { section, offset, expected, got });
+    }
+    const STEPS: [usize; 4] = [1 << 13, 1 << 17, 1 << 22, 8 * MAX_HEADER];
+    let decoded = match 8 * bytes.len() {
+        need if need <= STEPS[0] => bincode::decode_from_slice(bytes, codec!(STEPS[0])),
+        need if need <= STEPS[1] => bincode::decode_from_slice(bytes, codec!(STEPS[1])),
+        need if need <= STEPS[2] => bincode::decode_from_slice(bytes, codec!(STEPS[2])),
+        _ => bincode::decode_from_slice(bytes, codec!(STEPS[3])),
+    };
+    let (header, used): (Header, usize) =
+        decoded.map_err(|source| SnapshotError::Header { source })?;
+    if used != bytes.len() {
+        return Err(SnapshotError::HeaderUnused { unused: bytes.len() - used });
+    }
+    Ok(header)
+}
+
+fn pad(out: &mut Vec<u8>) {
+    out.resize(out.len().next_multiple_of(4), 0);
+}
+
+fn put_u32(out: &mut Vec<u8>, number: usize) {
+    #[expect(clippy::cast_possible_truncation, reason = "counts within limits far below 2^32")]
+    out.extend_from_slice(&(number as u32).to_le_bytes());
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+fn f32_at(bytes: &[u8], at: usize) -> f32 {
+    f32::from_bits(u32_at(bytes, at))
+}
