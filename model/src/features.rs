@@ -59,8 +59,12 @@ pub enum Fitted {
         scaling: Scaling,
         /// Least value in the training sample, before the transform.
         min: f64,
-        /// Median value.
+        /// 1st percentile.
+        p01: f64,
+        /// Median.
         median: f64,
+        /// 99th percentile.
+        p99: f64,
         /// Greatest value.
         max: f64,
     },
@@ -92,13 +96,13 @@ impl Fitted {
     fn is_sound(&self, encoding: Encoding) -> bool {
         match (self, encoding) {
             (Self::Constant, _) => true,
-            (Self::Number { scaling, min, median, max }, Encoding::Number(_)) => {
+            (Self::Number { scaling, min, p01, median, p99, max }, Encoding::Number(_)) => {
                 let Scaling { log_unit, center, scale } = *scaling;
-                [log_unit, center, scale, *min, *median, *max].iter().all(|x| x.is_finite())
+                let quantiles = [*min, *p01, *median, *p99, *max];
+                [log_unit, center, scale].iter().chain(&quantiles).all(|x| x.is_finite())
                     && log_unit >= 0.0
                     && scale > 0.0
-                    && min <= median
-                    && median <= max
+                    && quantiles.is_sorted()
             }
             (Self::OneHot { categories }, Encoding::OneHot) => categories.len() <= MAX_CATEGORIES,
             (Self::Frequency { categories, other }, Encoding::Frequency) => {
@@ -367,7 +371,7 @@ fn fit_number<'a>(
     if min == max && (!zeros || min == 0.0) {
         return Fitted::Constant;
     }
-    let median = quantile(&sorted, 0.5);
+    let [p01, median, p99] = [0.01, 0.5, 0.99].map(|share| quantile(&sorted, share));
     let scaling = match transform {
         Transform::None => Scaling::NONE,
         Transform::Standard => standard(&sorted),
@@ -375,7 +379,7 @@ fn fit_number<'a>(
         Transform::Log1p => robust(&sorted, 1.0),
         Transform::Auto => auto(&sorted),
     };
-    Fitted::Number { scaling, min, median, max }
+    Fitted::Number { scaling, min, p01, median, p99, max }
 }
 
 /// The value at a share of sorted values, the lower of two.

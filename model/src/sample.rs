@@ -239,6 +239,22 @@ impl<T> Sketch<T> {
         Ok(())
     }
 
+    /// Keeps the lowest `samples` of each tree: the sketch that would have been made with fewer.
+    pub fn shrink(&mut self, samples: usize) {
+        if samples >= self.samples {
+            return;
+        }
+        for tree in 0..self.heaps.len() {
+            while self.heaps[tree].len() > samples {
+                if let Some(worst) = self.heaps[tree].pop() {
+                    self.release(worst.key);
+                }
+            }
+        }
+        self.samples = samples;
+        self.limit = self.highest_threshold();
+    }
+
     /// Number of trees.
     pub fn trees(&self) -> usize {
         self.heaps.len()
@@ -349,6 +365,10 @@ mod tests {
             prop_assert_eq!(held(&ab), held(&whole));
             ids.reverse();
             prop_assert_eq!(all_keys(&sketch(seed, 5, samples, &ids)), all_keys(&whole));
+            let mut shrunk = sketch(seed, 5, samples + 7, &ids);
+            shrunk.shrink(samples);
+            prop_assert_eq!(all_keys(&shrunk), all_keys(&whole));
+            prop_assert_eq!(held(&shrunk), held(&whole));
         }
 
         #[test]

@@ -1,2 +1,73 @@
-//! x
-fn main() {}
+//! `sawlog`: trains, inspects and applies Random Cut Forest models.
+//!
+//! Each command is a module with its arguments and a `run`. Data goes to standard output or a named
+//! file, what a person reads about the run beside it, progress to a terminal only.
+#![forbid(unsafe_code)]
+
+use clap::{Parser, Subcommand};
+
+mod describe;
+mod input;
+mod inspect;
+mod output;
+mod progress;
+mod tally;
+mod train;
+
+/// Finds unusual log records with a Random Cut Forest.
+///
+/// Train a model on historical logs, look at it, score files with it; the Lambda scores live
+/// batches with the same code.
+#[derive(Debug, Parser)]
+#[command(name = "sawlog", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Train(train::Args),
+    Inspect(inspect::Args),
+}
+
+fn main() -> std::process::ExitCode {
+    let cli = Cli::parse();
+    let result = match &cli.command {
+        Command::Train(args) => train::run(args),
+        Command::Inspect(args) => inspect::run(args),
+    };
+    match result {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        // A reader that has seen enough, such as `head`, is no failure.
+        Err(error) if is_broken_pipe(&error) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sawlog: {}", message(&error));
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+/// The error and its causes, each said once: most errors here already quote their cause.
+fn message(error: &anyhow::Error) -> String {
+    let mut said = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if said.is_empty() {
+            said = cause;
+        } else if !said.contains(&cause) {
+            said = format!("{said}: {cause}");
+        }
+    }
+    said
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let kind = cause
+            .downcast_ref::<std::io::Error>()
+            .map(std::io::Error::kind)
+            .or_else(|| cause.downcast_ref::<serde_json::Error>()?.io_error_kind());
+        kind == Some(std::io::ErrorKind::BrokenPipe)
+    })
+}

@@ -1,0 +1,211 @@
+//! The snapshot: what is written is read again, and no other bytes are taken for a model.
+
+use ndarray::{Array1, ArrayView2};
+use proptest::prelude::*;
+use sawlog_model::{
+    Calibration, Features, Forest, Model, Params, Provenance, SnapshotError, ThresholdRule,
+    ValidParams, ValidSpec, Value,
+};
+use sha2::{Digest, Sha256};
+
+const SPEC: &str = r#"
+format = "json"
+[[feature]]
+name = "duration"
+field = "/duration"
+[[feature]]
+name = "method"
+field = "/method"
+encode = "one_hot"
+missing = "zero"
+[[feature]]
+name = "fixed"
+field = "/fixed"
+"#;
+
+fn records() -> Vec<Vec<Value>> {
+    let methods = ["GET", "GET", "GET", "PUT", "DELETE"];
+    (0..150_u32)
+        .map(|i| {
+            let duration = f64::from(i * i % 97) + 0.5;
+            let method = Value::Category(methods[i as usize % 5].into());
+            vec![Value::Number(duration), method, Value::Number(7.0)]
+        })
+        .collect()
+}
+
+fn model() -> Model {
+    let spec = ValidSpec::from_toml(SPEC).expect("good specification");
+    let records = records();
+    let rows: Vec<&[Value]> = records.iter().map(Vec::as_slice).collect();
+    let features = Features::fit(spec, &rows).expect("not all constant");
+    let dimensions = features.dimensions();
+    let mut points = vec![0.0; dimensions * records.len()];
+    for (values, row) in records.iter().zip(points.chunks_mut(dimensions)) {
+        features.encode(values, row).expect("nothing is required");
+    }
+    let params =
+        ValidParams::new(Params { trees: 6, samples: 30, ..Params::default() }).expect("in range");
+    let forest = Forest::build(dimensions, &params, |tree| {
+        points.chunks(dimensions).skip(20 * tree).take(30)
+    })
+    .expect("sound points");
+    let mut scores = Array1::zeros(records.len());
+    let view = ArrayView2::from_shape((records.len(), dimensions), &points).expect("its shape");
+    forest.score_batch(view, scores.view_mut()).expect("its dimensions");
+    let calibration = Calibration::new(ThresholdRule::Quantile(0.99), &scores.to_vec());
+    let provenance = Provenance {
+        tool: "test".into(),
+        inputs: vec!["a.log".into(), "b.log".into()],
+        read: 160,
+        rejected: 10,
+        sampled_from: 130,
+        held_out: 20,
+    };
+    Model::new(params, features, forest, calibration, provenance)
+}
+
+/// Makes the checksum right again, so that what lies behind it is tested.
+fn seal(mut bytes: Vec<u8>) -> Vec<u8> {
+    let at = bytes.len() - 32;
+    let checksum = Sha256::digest(&bytes[..at]);
+    bytes[at..].copy_from_slice(&checksum);
+    bytes
+}
+
+fn refused(bytes: &[u8]) -> SnapshotError {
+    Model::decode(bytes).expect_err("must be refused")
+}
+
+#[test]
+fn what_is_written_is_read_again() {
+    let model = model();
+    let bytes = model.encode();
+    let read = Model::decode(&bytes).expect("its own bytes");
+    assert_eq!(read, model);
+    assert_eq!(read.encode(), bytes);
+    assert_eq!(read.id().len(), 32);
+    assert_eq!(read.snapshot_len(), bytes.len());
+}
+
+#[test]
+fn explanations_name_the_feature_and_the_direction() {
+    let model = model();
+    let mut row = vec![0.0; model.features().dimensions()];
+    let values =
+        model.features().read(br#"{"duration":9000,"method":"GET","fixed":1}"#).expect("good");
+    model.features().encode(&values, &mut row).expect("good");
+    let shares = model.explain(&row).expect("its dimensions");
+    assert_eq!(shares.len(), 3, "one a feature, the constant one included");
+    let total: f32 = shares.iter().map(|share| share.high + share.low).sum();
+    assert!((total - 1.0).abs() < 1e-5, "shares add up to {total}");
+    assert!(shares[0].high > 0.9, "the duration is too high: {shares:?}");
+    assert_eq!((shares[2].high, shares[2].low), (0.0, 0.0), "a constant feature explains nothing");
+}
+
+#[test]
+fn every_flipped_bit_and_every_cut_is_noticed() {
+    let bytes = model().encode();
+    for at in 0..bytes.len() {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 1 << (at % 8);
+        refused(&flipped);
+        refused(&bytes[..at]);
+    }
+    let mut longer = bytes.clone();
+    longer.push(0);
+    assert!(matches!(refused(&longer), SnapshotError::Length { .. }));
+}
+
+#[test]
+fn errors_name_section_and_offset() {
+    let bytes = model().encode();
+    let with = |at: usize, new: &[u8]| {
+        let mut bytes = bytes.clone();
+        bytes[at..at + new.len()].copy_from_slice(new);
+        seal(bytes)
+    };
+    let header_len = u32::from_le_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]) as usize;
+    let leaves_at = (24 + header_len).next_multiple_of(4);
+    let shape_at = leaves_at + 4 * 6;
+    let points_len = 4 * 5 * Model::decode(&bytes).expect("good").forest().leaves();
+    let points_at = bytes.len() - 32 - points_len;
+    let leaves = points_len / 20;
+    let cuts_at = points_at - 4 * leaves - 4 * (leaves - 6);
+    let cases: Vec<(Vec<u8>, &str)> = vec![
+        (b"PK\x03\x04".repeat(20), "not a sawlog snapshot: the magic at offset 0"),
+        (with(8, &[9]), "snapshot version 9 at offset 8"),
+        (with(12, &[255; 4]), "snapshot truncated: header needs 4294967295 bytes at offset 24"),
+        (with(24, &[77]), "header at offset 24:"),
+        (with(leaves_at, &[255; 4]), "snapshot truncated: shape needs"),
+        (with(leaves_at, &[0; 4]), "leaves at offset"),
+        (with(shape_at, &[0]), "shape at offset"),
+        (with(shape_at, &[255; 2]), "shape at offset"),
+        (with(cuts_at, &f32::NAN.to_le_bytes()), "tree 0: the cut NaN of node 0"),
+        (with(cuts_at, &1e30_f32.to_le_bytes()), "tree 0: the cut 1"),
+        (with(points_at - 4 * leaves, &[0; 4]), "tree 0: leaf 0 has mass 0"),
+        (with(points_at, &f32::INFINITY.to_le_bytes()), "tree 0: leaf 0 has the coordinate inf"),
+        (with(points_at, &f32::NAN.to_le_bytes()), "tree 0: leaf 0 has the coordinate NaN"),
+        (seal(bytes[..100].to_vec()), "snapshot length at offset 16"),
+        (Vec::new(), "snapshot truncated: prefix needs 56 bytes at offset 0, 0 are there"),
+    ];
+    for (bytes, want) in cases {
+        let got = refused(&bytes).to_string();
+        assert!(got.contains(want), "want {want}, got {got}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3000))]
+
+    /// Behind a right checksum any bytes may stand: an error or a model that scores, never a panic.
+    #[test]
+    fn no_bytes_make_it_panic(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
+        use std::sync::LazyLock;
+        static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| model().encode());
+        let mut bytes = BYTES.clone();
+        for (at, value) in changes {
+            let at = at.index(bytes.len() - 32);
+            bytes[at] = value;
+        }
+        if let Ok(model) = Model::decode(&seal(bytes)) {
+            let row = vec![0.5; model.features().dimensions()];
+            let score = model.forest().score(&row).expect("its dimensions");
+            prop_assert!(score.is_finite() && score >= 0.0, "score {}", score);
+            model.explain(&row).expect("its dimensions");
+        }
+    }
+}
+
+/// A snapshot of version 1 as it was first written, with the scores it gave: read forever.
+#[test]
+fn the_golden_snapshot_of_version_1_is_read_as_ever() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
+    if std::env::var_os("SAWLOG_WRITE_GOLDEN").is_some() {
+        let model = model();
+        std::fs::write(format!("{folder}/v1.sawlog"), model.encode()).expect("written");
+        let scores: String = golden_scores(&model).map(|line| line + "\n").collect();
+        std::fs::write(format!("{folder}/v1.scores.csv"), scores).expect("written");
+    }
+    let bytes = std::fs::read(format!("{folder}/v1.sawlog")).expect("the golden file is committed");
+    let model = Model::decode(&bytes).expect("readable forever");
+    assert_eq!(model.encode(), bytes, "written as it was");
+    let want = std::fs::read_to_string(format!("{folder}/v1.scores.csv")).expect("committed");
+    let got: Vec<String> = golden_scores(&model).collect();
+    assert_eq!(got, want.lines().collect::<Vec<_>>());
+}
+
+fn golden_scores(model: &Model) -> impl Iterator<Item = String> {
+    let payloads = [
+        r#"{"duration":1,"method":"GET"}"#,
+        r#"{"duration":50.5,"method":"PUT"}"#,
+        r#"{"duration":1e6,"method":"NEW"}"#,
+        r#"{}"#,
+    ];
+    payloads.into_iter().map(|payload| {
+        let mut row = vec![0.0; model.features().dimensions()];
+        let values = model.features().read(payload.as_bytes()).expect("good record");
+        model.features().encode(&values, &mut row).expect("nothing is required");
+        format!("{:.12}", model.forest().score(&row).expect("its dimensions"))
+    })
+}

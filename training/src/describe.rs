@@ -1,0 +1,211 @@
+//! A model and a run in words, for a terminal.
+
+use std::io::{self, Write};
+
+use sawlog_model::features::Scaling;
+use sawlog_model::spec::{FeatureSpec, Format};
+use sawlog_model::{Calibration, Fitted, Model};
+
+use crate::tally::Tally;
+
+/// A number with its thousands set apart.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// A share in per cent with enough digits to tell it from nothing.
+pub fn percent(share: f64) -> String {
+    let percent = 100.0 * share;
+    if percent == 0.0 || percent >= 0.095 {
+        format!("{percent:.1} %")
+    } else {
+        format!("{percent:.3} %")
+    }
+}
+
+/// A value of a feature: short, and exact where it can be.
+pub fn value(x: f64) -> String {
+    if x == x.trunc() && x.abs() < 1e15 {
+        let sign = if x < 0.0 { "-" } else { "" };
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a whole number below 1e15"
+        )]
+        return format!("{sign}{}", grouped(x.abs() as u64));
+    }
+    if (1e-3..1e6).contains(&x.abs()) {
+        return format!("{x:.4}").trim_end_matches('0').to_owned();
+    }
+    format!("{x:.3e}")
+}
+
+/// What was read and rejected.
+pub fn tally(out: &mut impl Write, tally: &Tally) -> io::Result<()> {
+    writeln!(out, "read       {} records", grouped(tally.read))?;
+    let share = percent(tally.rejected_share());
+    writeln!(out, "rejected   {} ({share})", grouped(tally.rejected))?;
+    for line in tally.first_rejects() {
+        writeln!(out, "             {line}")?;
+    }
+    writeln!(out, "kept       {}", grouped(tally.kept()))
+}
+
+/// The model: format, features, forest, calibration, provenance, size.
+pub fn model(out: &mut impl Write, model: &Model) -> io::Result<()> {
+    let features = model.features();
+    writeln!(out, "\nformat     {}", format(features.spec().format()))?;
+    let mut rows = vec![
+        ["feature", "field", "kind", "min", "1 %", "median", "99 %", "max", "coordinate"]
+            .map(str::to_owned),
+    ];
+    for (spec, fitted) in features.spec().features().iter().zip(features.fitted()) {
+        rows.push(feature_row(spec, fitted));
+    }
+    table(out, &rows)?;
+    for (spec, fitted) in features.spec().features().iter().zip(features.fitted()) {
+        if *fitted == Fitted::Constant {
+            writeln!(out, "warning: `{}` was constant in training and is left out", spec.name)?;
+        }
+    }
+    let params = model.params();
+    let forest = model.forest();
+    writeln!(
+        out,
+        "\nforest     {} trees of up to {} records, {} dimensions, seed {}; {} distinct points",
+        params.trees,
+        params.samples,
+        forest.dimensions(),
+        params.seed,
+        grouped(forest.leaves() as u64),
+    )?;
+    match model.calibration() {
+        Some(calibration) => self::calibration(out, calibration)?,
+        None => writeln!(out, "threshold  none: no record was held out to set it by")?,
+    }
+    let from = model.provenance();
+    writeln!(
+        out,
+        "made by    {} from {} records ({} rejected): {} to sample from, {} held out",
+        from.tool,
+        grouped(from.read),
+        grouped(from.rejected),
+        grouped(from.sampled_from),
+        grouped(from.held_out),
+    )?;
+    writeln!(out, "input      {}", from.inputs.join(", "))?;
+    writeln!(out, "model      {} ({} bytes)", model.id(), grouped(model.snapshot_len() as u64))
+}
+
+fn calibration(out: &mut impl Write, calibration: &Calibration) -> io::Result<()> {
+    writeln!(
+        out,
+        "threshold  {:.4} by {}: above it are {} of {} held-out records ({})",
+        calibration.threshold,
+        calibration.rule,
+        grouped(calibration.flagged),
+        grouped(calibration.records),
+        percent(calibration.flagged_share()),
+    )?;
+    if calibration.records < 1000 {
+        writeln!(out, "warning: few held-out records; the threshold is a rough one")?;
+    }
+    let quantiles = &calibration.quantiles;
+    if let [least, .., greatest] = quantiles.as_slice() {
+        let median = quantiles.get(7).copied().unwrap_or(f64::NAN);
+        writeln!(
+            out,
+            "scores     held out: {least:.3} to {greatest:.3}, median {median:.3}, mean {:.3}, deviation {:.3}",
+            calibration.mean, calibration.deviation,
+        )?;
+    }
+    Ok(())
+}
+
+fn format(format: &Format) -> String {
+    match format {
+        Format::Json => "json".to_owned(),
+        Format::Logfmt => "logfmt".to_owned(),
+        Format::Regex { pattern } => format!("regex {pattern}"),
+        Format::Csv { delimiter, columns } => {
+            format!("csv, columns {}", columns.join(&char::from(*delimiter).to_string()))
+        }
+    }
+}
+
+fn feature_row(spec: &FeatureSpec, fitted: &Fitted) -> [String; 9] {
+    let (kind, [min, p01, median, p99, max], coordinate) = match fitted {
+        Fitted::Constant => ("constant", Default::default(), "left out".to_owned()),
+        Fitted::Number { scaling, min, p01, median, p99, max } => {
+            let quantiles = [*min, *p01, *median, *p99, *max].map(value);
+            ("number", quantiles, self::scaling(scaling))
+        }
+        Fitted::OneHot { categories } => {
+            let named = format!("{} categories and other", categories.len());
+            ("one_hot", Default::default(), named)
+        }
+        Fitted::Frequency { categories, .. } => {
+            let named = format!("-ln(share) of {} categories", categories.len());
+            ("frequency", Default::default(), named)
+        }
+    };
+    [spec.name.clone(), spec.field.clone(), kind.to_owned(), min, p01, median, p99, max, coordinate]
+}
+
+/// The formula of a scaling.
+pub fn scaling(scaling: &Scaling) -> String {
+    let Scaling { log_unit, center, scale } = *scaling;
+    let inner = match log_unit {
+        0.0 => "x".to_owned(),
+        1.0 => "ln(1 + x)".to_owned(),
+        unit => format!("ln(1 + x/{})", value(unit)),
+    };
+    if center == 0.0 && scale == 1.0 {
+        return inner;
+    }
+    format!("({inner} - {}) / {}", value(center), value(scale))
+}
+
+/// Rows of equal columns, aligned; the first is the heading.
+pub fn table<const N: usize>(out: &mut impl Write, rows: &[[String; N]]) -> io::Result<()> {
+    let width =
+        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    for row in rows {
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        writeln!(out, "  {}", cells.join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short_and_true() {
+        let cases = [
+            (0.0, "0"),
+            (1234567.0, "1,234,567"),
+            (-12.5, "-12.5"),
+            (0.25, "0.25"),
+            (1e-7, "1.000e-7"),
+        ];
+        for (x, want) in cases {
+            assert_eq!(value(x), want);
+        }
+        assert_eq!(
+            (percent(0.0), percent(0.00012), percent(0.051)),
+            ("0.0 %".into(), "0.012 %".into(), "5.1 %".into())
+        );
+    }
+}

@@ -1,0 +1,59 @@
+//! `sawlog inspect`: what is in a model.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use sawlog_model::Model;
+
+use crate::describe;
+
+/// Prints specification, features, parameters, calibration, provenance and size of a model.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The model
+    model: PathBuf,
+    /// As one JSON object, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+/// Reads a model from a file.
+///
+/// # Errors
+/// Names the file, and for a bad snapshot the section and the offset.
+pub fn load(path: &Path) -> anyhow::Result<Model> {
+    let name = || format!("model {}", path.display());
+    let bytes = std::fs::read(path).with_context(name)?;
+    Model::decode(&bytes).with_context(name)
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let model = load(&args.model)?;
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, &as_json(&model))?;
+        writeln!(out)?;
+    } else {
+        writeln!(out, "{}", args.model.display())?;
+        describe::model(&mut out, &model)?;
+    }
+    Ok(())
+}
+
+fn as_json(model: &Model) -> serde_json::Value {
+    let features = model.features();
+    serde_json::json!({
+        "id": model.id(),
+        "bytes": model.snapshot_len(),
+        "spec": features.spec().spec(),
+        "fitted": features.fitted(),
+        "dimensions": features.dimensions(),
+        "params": model.params(),
+        "distinct_points": model.forest().leaves(),
+        "memory_bytes": model.forest().memory_bytes(),
+        "calibration": model.calibration(),
+        "provenance": model.provenance(),
+    })
+}

@@ -1,0 +1,87 @@
+//! Output files: written beside their place and renamed into it, so that an interrupted run leaves
+//! the old file whole.
+
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use tempfile::NamedTempFile;
+
+/// A file on its way: it appears under its name when [`Output::finish`] is called, or not at all.
+/// Without a path it is standard output.
+pub enum Output {
+    /// A file.
+    File {
+        /// Where it will stand.
+        path: PathBuf,
+        /// What is written so far.
+        file: BufWriter<NamedTempFile>,
+    },
+    /// Standard output.
+    Standard(BufWriter<io::Stdout>),
+}
+
+impl Output {
+    /// Starts a file in the folder of `path`, or writes to standard output.
+    ///
+    /// # Errors
+    /// If the folder isn't there or can't be written to; named.
+    pub fn create(path: Option<&Path>) -> anyhow::Result<Self> {
+        let Some(path) = path else {
+            return Ok(Self::Standard(BufWriter::new(io::stdout())));
+        };
+        let folder = match path.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        let file = new_in(folder)
+            .with_context(|| format!("output {}: can't write into its folder", path.display()))?;
+        Ok(Self::File { path: path.to_owned(), file: BufWriter::new(file) })
+    }
+
+    /// Puts the file in its place.
+    ///
+    /// # Errors
+    /// If writing or renaming fails; the old file is as it was then.
+    pub fn finish(self) -> anyhow::Result<()> {
+        match self {
+            Self::Standard(mut out) => Ok(out.flush()?),
+            Self::File { path, file } => {
+                let name = || format!("output {}", path.display());
+                let file =
+                    file.into_inner().map_err(io::IntoInnerError::into_error).with_context(name)?;
+                file.as_file().sync_all().with_context(name)?;
+                file.persist(&path).map_err(|error| error.error).with_context(name)?;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A temporary file is its owner's alone by default; an output is as readable as any new file is
+/// under the user's mask.
+fn new_in(folder: &Path) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    builder.tempfile_in(folder)
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::File { file, .. } => file.write(bytes),
+            Self::Standard(out) => out.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::File { file, .. } => file.flush(),
+            Self::Standard(out) => out.flush(),
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! `sawlog train`: historical logs to a model.
+//!
+//! One pass over the input. Each record is read by the specification and offered to the keyed
+//! sketches: nine in ten to the trees' samples, one in ten to the held-out sample. What the sketches
+//! keep is all that stays in memory. Transforms are learned from the sampled records, trees built
+//! from them, and the threshold set by the held-out ones.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, bail, ensure};
+use ndarray::{Array1, Array2};
+use sawlog_model::{
+    Calibration, Features, Forest, Model, Params, Provenance, RecordKey, Sketch, ThresholdRule,
+    ValidParams, ValidSpec, Value,
+};
+
+use crate::describe;
+use crate::input::{self, Reading};
+use crate::output::Output;
+use crate::progress::Progress;
+use crate::tally::Tally;
+
+/// One record in so many is held out to calibrate the threshold.
+const HELD_OUT_ONE_IN: u64 = 10;
+/// Most held-out records scored: at a quantile of 0.999 twenty of them lie above the threshold.
+const MAX_HELD_OUT: usize = 20_000;
+/// Samples a tree unless the user says otherwise, as in SageMaker.
+const DEFAULT_SAMPLES: u32 = 256;
+/// Where records are few, a tree takes at most this part of them: an anomaly that is in most of the
+/// trees' own samples hides in them (see docs/accuracy.md).
+const SAMPLED_PART: u64 = 16;
+/// ... but not fewer than this.
+const MIN_SAMPLES: u32 = 32;
+
+/// Trains a model on historical logs.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The feature specification (TOML): the format of a record and the fields that are features
+    #[arg(long, value_name = "SPEC.toml")]
+    spec: PathBuf,
+    /// Files, folders, globs, or - for standard input; plain, gzip or zstd
+    #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
+    input: Vec<String>,
+    /// Where to write the model
+    #[arg(long, value_name = "MODEL")]
+    output: PathBuf,
+    /// Number of trees
+    #[arg(long, default_value_t = 100)]
+    trees: u32,
+    /// Records sampled for each tree [default: 256, or a sixteenth of the records (at least 32)
+    /// where they are fewer than 4,096]
+    #[arg(long)]
+    samples: Option<u32>,
+    /// Seed of sampling and cuts: the same input, parameters and seed give the same bytes
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
+    /// How to set the threshold from held-out scores: quantile:Q, Nsd or value:X
+    #[arg(long, default_value_t)]
+    threshold: ThresholdRule,
+    /// Fail if more than this share of the records is rejected
+    #[arg(long, default_value_t = 0.05, value_parser = share, value_name = "SHARE")]
+    max_reject_share: f64,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "a number from 0 to 1".to_owned())
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(&args.spec)
+        .with_context(|| format!("specification {}", args.spec.display()))?;
+    let spec = ValidSpec::from_toml(&text)
+        .with_context(|| format!("specification {}", args.spec.display()))?;
+    let (model, tally) = train(&spec, args)?;
+    let mut output = Output::create(Some(&args.output))?;
+    output.write_all(&model.encode())?;
+    output.finish()?;
+    let mut out = std::io::stdout().lock();
+    describe::tally(&mut out, &tally)?;
+    describe::model(&mut out, &model)?;
+    writeln!(out, "\nwrote      {}", args.output.display())?;
+    Ok(())
+}
+
+/// Reads the input, samples, learns the features, builds the forest and calibrates.
+fn train(spec: &ValidSpec, args: &Args) -> anyhow::Result<(Model, Tally)> {
+    let asked = Params {
+        trees: args.trees,
+        samples: args.samples.unwrap_or(DEFAULT_SAMPLES),
+        seed: args.seed,
+        ..Params::default()
+    };
+    ValidParams::new(asked)?;
+    let sources = input::resolve(&args.input)?;
+    let mut gathered = Gathered::new(&asked);
+    let progress = Progress::over_bytes("reading", sources.iter().map(|source| source.size).sum());
+    let mut spec = spec.clone();
+    for source in &sources {
+        let reading = Reading::Spec(&spec);
+        let read = input::read_source(source, &reading, &|bytes| progress.add(bytes), |record| {
+            gathered.take(record);
+        })?;
+        if spec.needs_header() {
+            spec = read;
+        }
+    }
+    progress.finish();
+    gathered.check(args.max_reject_share)?;
+    let kept = gathered.sampled_from;
+    let samples = args.samples.unwrap_or_else(|| fitting_samples(kept));
+    gathered.sample.shrink(samples as usize);
+    let params = ValidParams::new(Params { samples, ..asked })?;
+    let inputs = sources.into_iter().map(|source| source.name).collect();
+    gathered.build(spec, params, args.threshold, inputs)
+}
+
+/// The default number of samples a tree for a number of records.
+fn fitting_samples(records: u64) -> u32 {
+    let part = u32::try_from(records / SAMPLED_PART).unwrap_or(u32::MAX);
+    part.clamp(MIN_SAMPLES, DEFAULT_SAMPLES)
+}
+
+/// What one pass over the input leaves in memory.
+struct Gathered {
+    seed: u64,
+    sample: Sketch<Vec<Value>>,
+    held_out: Sketch<Vec<Value>>,
+    sampled_from: u64,
+    tally: Tally,
+}
+
+impl Gathered {
+    fn new(params: &Params) -> Self {
+        Self {
+            seed: params.seed,
+            sample: Sketch::new(params.seed, params.trees as usize, params.samples as usize),
+            held_out: Sketch::new(params.seed, 1, MAX_HELD_OUT),
+            sampled_from: 0,
+            tally: Tally::default(),
+        }
+    }
+
+    fn take(&mut self, record: input::Record<'_>) {
+        self.tally.read += 1;
+        let values = match record.values {
+            Ok(values) => values,
+            Err(error) => return self.tally.reject(record.place, &error),
+        };
+        let key = RecordKey::new(record.place.source, record.place.offset);
+        if key.is_held_out(self.seed, HELD_OUT_ONE_IN) {
+            self.held_out.offer(key, || values);
+        } else {
+            self.sampled_from += 1;
+            self.sample.offer(key, || values);
+        }
+    }
+
+    fn check(&self, max_reject_share: f64) -> anyhow::Result<()> {
+        let tally = &self.tally;
+        if tally.rejected_share() > max_reject_share {
+            bail!(
+                "{} of {} records were rejected, more than the share of {max_reject_share} that \
+                 --max-reject-share allows; no model is written. Commonest reasons:\n  {}\nFirst:\n  {}",
+                tally.rejected,
+                tally.read,
+                tally.commonest().join("\n  "),
+                tally.first_rejects().join("\n  "),
+            );
+        }
+        ensure!(tally.read > 0, "the input has no record; no model is written");
+        ensure!(tally.kept() > 0, "no record was kept; no model is written");
+        ensure!(
+            self.sampled_from > 1,
+            "{} record kept, too few to build a tree; no model is written",
+            tally.kept()
+        );
+        Ok(())
+    }
+
+    fn build(
+        self,
+        spec: ValidSpec,
+        params: ValidParams,
+        rule: ThresholdRule,
+        inputs: Vec<String>,
+    ) -> anyhow::Result<(Model, Tally)> {
+        let records = self.sample.records();
+        let rows: Vec<&[Value]> = records.iter().map(|(_, values)| values.as_slice()).collect();
+        let features = Features::fit(spec, &rows).context("no model is written")?;
+        let dimensions = features.dimensions();
+        let mut points: HashMap<RecordKey, Vec<f32>> = HashMap::with_capacity(records.len());
+        for (key, values) in &records {
+            let mut row = vec![0.0; dimensions];
+            features.encode(values, &mut row)?;
+            points.insert(*key, row);
+        }
+        let mut distinct = points.values();
+        let first = distinct.next();
+        ensure!(
+            distinct.any(|point| Some(point) != first),
+            "all sampled records give the same point; no model is written"
+        );
+        let progress = Progress::over_items("building", u64::from(params.get().trees));
+        let forest = Forest::build(dimensions, &params, |tree| {
+            progress.add(1);
+            let keys = self.sample.keys(tree);
+            keys.into_iter()
+                .filter_map(|key| points.get(&key).map(Vec::as_slice))
+                .collect::<Vec<_>>()
+                .into_iter()
+        })?;
+        progress.finish();
+        let calibration = self.calibrate(&features, &forest, rule)?;
+        let provenance = Provenance {
+            tool: concat!("sawlog ", env!("CARGO_PKG_VERSION")).to_owned(),
+            inputs,
+            read: self.tally.read,
+            rejected: self.tally.rejected,
+            sampled_from: self.sampled_from,
+            held_out: self.tally.kept() - self.sampled_from,
+        };
+        Ok((Model::new(params, features, forest, calibration, provenance), self.tally))
+    }
+
+    fn calibrate(
+        &self,
+        features: &Features,
+        forest: &Forest,
+        rule: ThresholdRule,
+    ) -> anyhow::Result<Option<Calibration>> {
+        let held_out = self.held_out.records();
+        let mut points = Array2::zeros((held_out.len(), features.dimensions()));
+        for ((_, values), mut row) in held_out.iter().zip(points.rows_mut()) {
+            if let Some(row) = row.as_slice_mut() {
+                features.encode(values, row)?;
+            }
+        }
+        let mut scores = Array1::zeros(held_out.len());
+        forest.score_batch(points.view(), scores.view_mut())?;
+        Ok(scores.as_slice().and_then(|scores| Calibration::new(rule, scores)))
+    }
+}
