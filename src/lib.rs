@@ -1,1 +1,43 @@
-//! x
+//! The Lambda: scores a batch of log records with a Random Cut Forest, inside the function.
+//!
+//! A Lambda is handed bytes and must answer which records failed. Between the two there is one
+//! pass, in one direction, and each step has a room of its own:
+//!
+//! ```text
+//! bytes -> Event -> Record -> Point -> Score -> Verdict -> Outcome -> response
+//!          event    event     scorer   scorer   verdict    sinks      response
+//! ```
+//!
+//! - [`event`] finds out which source called and takes every record out by itself, so that a record
+//!   that can't be read never fails its neighbours. Each record carries its [`origin`] to the end.
+//! - [`scorer`] makes points of the payloads, by the features that the model was trained with, and
+//!   scores the whole batch in one call.
+//! - [`verdict`] is what is said of one record: its score, the threshold, and for an anomaly the
+//!   features that it comes from.
+//! - [`sinks`] store verdicts and keep dead letters: records that no retry will ever make readable.
+//! - [`response`] turns the outcomes into the answer that the event source expects.
+//!
+//! Only [`handler`] knows the whole way. [`config`] and [`app`] are the cold start, with
+//! [`model_store`], which fetches the model; [`deadline`] says until when work may go on.
+//!
+//! Every record ends as exactly one [`handler::Outcome`]: stored, dead-lettered or failed. What is
+//! failed is handed out again by the source, and writes are keyed by the record's identity, so that
+//! the second time changes nothing.
+#![forbid(unsafe_code)]
+
+pub mod app;
+pub mod config;
+pub mod deadline;
+pub mod event;
+pub mod handler;
+pub mod model_store;
+pub mod origin;
+pub mod response;
+pub mod scorer;
+pub mod sinks;
+pub mod verdict;
+
+pub use app::App;
+pub use config::Config;
+pub use origin::Origin;
+pub use verdict::Verdict;

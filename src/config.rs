@@ -1,0 +1,371 @@
+//! The environment, parsed once. A name that is missing or a value that can't be fails the cold
+//! start with an error that names it.
+//!
+//! | variable | value | default |
+//! |---|---|---|
+//! | `MODEL_URI` | `s3://bucket/key` or `file:///path` | required |
+//! | `RESULTS_URI` | `dynamodb://table` or `file:///path.jsonl` | required |
+//! | `DEAD_LETTERS_URI` | URL of a standard SQS queue (`https://…`, `http://…`) or `file:///path.jsonl` | required |
+//! | `PARTIAL_BATCH` | `true` or `false`: answer with the records that failed, instead of failing the whole batch. Kafka honours it only in provisioned mode with `ReportBatchItemFailures` | `false` |
+//! | `DEADLINE_RESERVE_MS` | 100 to 60000: how long before the invocation's deadline work stops | `1000` |
+//!
+//! Required are all three places, since without one of them records would be lost. A `file` path is
+//! absolute and taken as it stands, without percent-decoding.
+//!
+//! Read by others: `AWS_REGION`, credentials and `AWS_ENDPOINT_URL`, `AWS_ENDPOINT_URL_S3`,
+//! `AWS_ENDPOINT_URL_DYNAMODB`, `AWS_ENDPOINT_URL_SQS` by the AWS SDK (with one of the first two, S3
+//! is addressed by path); `AWS_LAMBDA_LOG_FORMAT`, `AWS_LAMBDA_LOG_LEVEL` and `RUST_LOG` by the
+//! binary.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Work stops this long before the deadline unless said otherwise: enough for calls in flight to be
+/// dropped and 10,000 outcomes to be answered.
+const DEADLINE_RESERVE_MS: u64 = 1000;
+/// Less leaves no time to answer.
+const MIN_DEADLINE_RESERVE_MS: u64 = 100;
+/// More would keep a function with Lambda's usual time-outs from working at all.
+const MAX_DEADLINE_RESERVE_MS: u64 = 60_000;
+
+/// What the function is told by its environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where the model is.
+    pub model: ModelUri,
+    /// Where results go.
+    pub results: ResultsUri,
+    /// Where records go that can't be read.
+    pub dead_letters: DeadLettersUri,
+    /// True to answer with the records that failed, instead of failing the invocation.
+    pub partial_batch: bool,
+    /// How long before the deadline work stops, in milliseconds.
+    pub deadline_reserve_ms: u64,
+    /// True to put the bucket in S3's path instead of its host name, as local servers need it.
+    pub s3_path_style: bool,
+}
+
+/// Where the model is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelUri {
+    /// `s3://bucket/key`
+    S3 {
+        /// The bucket.
+        bucket: String,
+        /// The key, without a leading slash.
+        key: String,
+    },
+    /// `file:///path`
+    File(PathBuf),
+}
+
+/// Where results go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ResultsUri {
+    /// `dynamodb://table`
+    DynamoDb {
+        /// The table.
+        table: String,
+    },
+    /// `file:///path.jsonl`
+    File(PathBuf),
+}
+
+/// Where records go that can't be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeadLettersUri {
+    /// The URL of a standard queue.
+    Sqs {
+        /// The URL as SQS gives it.
+        queue_url: String,
+    },
+    /// `file:///path.jsonl`
+    File(PathBuf),
+}
+
+/// A variable that is not as it must be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Not set, or empty.
+    #[error("environment variable {name} is not set; expected {expected}")]
+    Missing {
+        /// The variable.
+        name: &'static str,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// Set to something else.
+    #[error("environment variable {name} is `{value}`; expected {expected}")]
+    Malformed {
+        /// The variable.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+}
+
+impl Config {
+    /// Reads the process's environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the first variable that is missing or malformed.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Self::from_vars(|name| {
+            // Bytes that aren't UTF-8 are shown in the error rather than taken for "not set".
+            std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+        })
+    }
+
+    /// Reads variables from a lookup.
+    ///
+    /// # Errors
+    /// As [`Config::from_env`].
+    pub fn from_vars(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let get = |name: &str| lookup(name).filter(|value| !value.is_empty());
+        let is_set = |name: &str| get(name).is_some();
+        Ok(Self {
+            model: required("MODEL_URI", &get)?,
+            results: required("RESULTS_URI", &get)?,
+            dead_letters: required("DEAD_LETTERS_URI", &get)?,
+            partial_batch: optional("PARTIAL_BATCH", &get)?.is_some_and(|Flag(flag)| flag),
+            deadline_reserve_ms: optional("DEADLINE_RESERVE_MS", &get)?
+                .map_or(DEADLINE_RESERVE_MS, |ReserveMs(ms)| ms),
+            s3_path_style: is_set("AWS_ENDPOINT_URL_S3") || is_set("AWS_ENDPOINT_URL"),
+        })
+    }
+}
+
+/// A value that says what it expects to be written as.
+trait Parsed: FromStr<Err = Refused> {
+    const EXPECTED: &'static str;
+}
+
+/// Not what was expected; the variable's name, value and expectation say the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not in a form that is known")]
+pub struct Refused;
+
+fn required<T: Parsed>(
+    name: &'static str,
+    get: &impl Fn(&str) -> Option<String>,
+) -> Result<T, ConfigError> {
+    optional(name, get)?.ok_or(ConfigError::Missing { name, expected: T::EXPECTED })
+}
+
+fn optional<T: Parsed>(
+    name: &'static str,
+    get: &impl Fn(&str) -> Option<String>,
+) -> Result<Option<T>, ConfigError> {
+    let Some(value) = get(name) else { return Ok(None) };
+    match value.parse() {
+        Ok(parsed) => Ok(Some(parsed)),
+        Err(Refused) => Err(ConfigError::Malformed { name, value, expected: T::EXPECTED }),
+    }
+}
+
+impl Parsed for ModelUri {
+    const EXPECTED: &'static str = "s3://bucket/key or file:///path";
+}
+
+impl FromStr for ModelUri {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        let Some(rest) = text.strip_prefix("s3://") else {
+            return file_path(text).map(Self::File);
+        };
+        match rest.split_once('/') {
+            Some((bucket, key)) if is_bucket(bucket) && !key.is_empty() => {
+                Ok(Self::S3 { bucket: bucket.to_owned(), key: key.to_owned() })
+            }
+            _ => Err(Refused),
+        }
+    }
+}
+
+impl Parsed for ResultsUri {
+    const EXPECTED: &'static str = "dynamodb://table or file:///path.jsonl";
+}
+
+impl FromStr for ResultsUri {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        match text.strip_prefix("dynamodb://") {
+            Some(table) if is_table(table) => Ok(Self::DynamoDb { table: table.to_owned() }),
+            Some(_) => Err(Refused),
+            None => file_path(text).map(Self::File),
+        }
+    }
+}
+
+impl Parsed for DeadLettersUri {
+    const EXPECTED: &'static str =
+        "the url of a standard SQS queue (https://host/account/queue) or file:///path.jsonl";
+}
+
+impl FromStr for DeadLettersUri {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        let Some(rest) = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"))
+        else {
+            return file_path(text).map(Self::File);
+        };
+        // A FIFO queue would want a group for every message.
+        let sound = rest.split_once('/').is_some_and(|(host, path)| {
+            !host.is_empty() && !path.is_empty() && !path.ends_with(".fifo")
+        });
+        if sound && rest.bytes().all(|byte| byte.is_ascii_graphic()) {
+            Ok(Self::Sqs { queue_url: text.to_owned() })
+        } else {
+            Err(Refused)
+        }
+    }
+}
+
+struct Flag(bool);
+
+impl Parsed for Flag {
+    const EXPECTED: &'static str = "true or false";
+}
+
+impl FromStr for Flag {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        text.parse().map(Self).map_err(|_| Refused)
+    }
+}
+
+struct ReserveMs(u64);
+
+impl Parsed for ReserveMs {
+    const EXPECTED: &'static str = "milliseconds, 100 to 60000";
+}
+
+impl FromStr for ReserveMs {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        match text.parse() {
+            Ok(ms @ MIN_DEADLINE_RESERVE_MS..=MAX_DEADLINE_RESERVE_MS) => Ok(Self(ms)),
+            _ => Err(Refused),
+        }
+    }
+}
+
+fn file_path(text: &str) -> Result<PathBuf, Refused> {
+    match text.strip_prefix("file://") {
+        Some(path) if path.starts_with('/') && !path.ends_with('/') => Ok(PathBuf::from(path)),
+        _ => Err(Refused),
+    }
+}
+
+fn is_bucket(name: &str) -> bool {
+    // Upper case and underscores live on in old buckets of us-east-1.
+    (3..=255).contains(&name.len()) && name.bytes().all(is_name_byte)
+}
+
+fn is_table(name: &str) -> bool {
+    (3..=255).contains(&name.len()) && name.bytes().all(is_name_byte)
+}
+
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOUND: [(&str, &str); 3] = [
+        ("MODEL_URI", "s3://models/prod/requests.model"),
+        ("RESULTS_URI", "dynamodb://results"),
+        ("DEAD_LETTERS_URI", "https://sqs.eu-west-1.amazonaws.com/123456789012/dead"),
+    ];
+
+    /// The sound variables with some set to other values; "" stands for not set.
+    fn with(changes: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        Config::from_vars(|name| {
+            let found = changes.iter().chain(&SOUND).find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn the_least_environment_gives_the_defaults() {
+        let config = with(&[]).expect("sound");
+        assert_eq!(
+            config,
+            Config {
+                model: ModelUri::S3 { bucket: "models".into(), key: "prod/requests.model".into() },
+                results: ResultsUri::DynamoDb { table: "results".into() },
+                dead_letters: DeadLettersUri::Sqs { queue_url: SOUND[2].1.into() },
+                partial_batch: false,
+                deadline_reserve_ms: 1000,
+                s3_path_style: false,
+            }
+        );
+    }
+
+    #[test]
+    fn files_flags_and_local_endpoints_are_read() {
+        let config = with(&[
+            ("MODEL_URI", "file:///m.model"),
+            ("RESULTS_URI", "file:///tmp/r.jsonl"),
+            ("DEAD_LETTERS_URI", "file:///tmp/d.jsonl"),
+            ("PARTIAL_BATCH", "true"),
+            ("DEADLINE_RESERVE_MS", "250"),
+            ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9000"),
+        ])
+        .expect("sound");
+        assert_eq!(config.model, ModelUri::File("/m.model".into()));
+        assert_eq!(config.results, ResultsUri::File("/tmp/r.jsonl".into()));
+        assert_eq!(config.dead_letters, DeadLettersUri::File("/tmp/d.jsonl".into()));
+        assert!(config.partial_batch && config.s3_path_style);
+        assert_eq!(config.deadline_reserve_ms, 250);
+    }
+
+    #[test]
+    fn a_missing_variable_is_named() {
+        for (name, _) in SOUND {
+            let error = with(&[(name, "")]).expect_err("required");
+            assert!(matches!(&error, ConfigError::Missing { name: got, .. } if *got == name));
+            assert!(error.to_string().contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_variable_is_named_with_its_value() {
+        for (name, value) in [
+            ("MODEL_URI", "s3://bucket"),
+            ("MODEL_URI", "s3://bucket/"),
+            ("MODEL_URI", "s3:///key"),
+            ("MODEL_URI", "file://relative/path"),
+            ("MODEL_URI", "file:///folder/"),
+            ("MODEL_URI", "model.bin"),
+            ("RESULTS_URI", "dynamodb://a"),
+            ("RESULTS_URI", "dynamodb://a table"),
+            ("RESULTS_URI", "s3://bucket/key"),
+            ("DEAD_LETTERS_URI", "https://host"),
+            ("DEAD_LETTERS_URI", "https://host/1/queue.fifo"),
+            ("DEAD_LETTERS_URI", "sqs://queue"),
+            ("PARTIAL_BATCH", "yes"),
+            ("PARTIAL_BATCH", "TRUE"),
+            ("DEADLINE_RESERVE_MS", "99"),
+            ("DEADLINE_RESERVE_MS", "60001"),
+            ("DEADLINE_RESERVE_MS", "1s"),
+            ("DEADLINE_RESERVE_MS", "-1"),
+        ] {
+            let error = with(&[(name, value)]).expect_err(value);
+            let ConfigError::Malformed { name: got, value: shown, .. } = &error else {
+                panic!("{name}={value}: {error:?}");
+            };
+            assert_eq!((*got, shown.as_str()), (name, value));
+            assert!(error.to_string().contains(value), "{error}");
+        }
+    }
+}

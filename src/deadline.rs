@@ -1,0 +1,85 @@
+//! Until when work may go on.
+//!
+//! Lambda kills a function at its deadline, and a killed function answers nothing: the whole batch
+//! comes again although most of it may be stored. So work stops a reserve before the deadline, and
+//! what isn't done by then is reported as failed.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Lambda's longest time-out, with a minute for clocks that differ. A deadline further away is not
+/// believed.
+const LONGEST_INVOCATION: Duration = Duration::from_secs(900 + 60);
+
+/// The instant of a deadline given in milliseconds since 1970, as the Runtime API gives it. `None`
+/// for one that is already past or further away than any invocation lasts: emulators send a constant
+/// in 1970, and stopping at it would mean never to work.
+pub fn from_epoch_ms(deadline_ms: u64) -> Option<Instant> {
+    let (now, clock) = (Instant::now(), SystemTime::now());
+    let deadline = UNIX_EPOCH.checked_add(Duration::from_millis(deadline_ms))?;
+    let left = deadline.duration_since(clock).ok()?;
+    if left.is_zero() || left > LONGEST_INVOCATION {
+        return None;
+    }
+    now.checked_add(left)
+}
+
+/// The instant after which no work is begun or waited for; without one, work goes on to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Until(Option<Instant>);
+
+impl Until {
+    /// No limit.
+    pub const FOREVER: Self = Self(None);
+
+    /// The given reserve before the deadline.
+    pub fn before(deadline: Option<Instant>, reserve: Duration) -> Self {
+        // Earlier than the clock can say is long past.
+        Self(deadline.map(|at| at.checked_sub(reserve).unwrap_or_else(Instant::now)))
+    }
+
+    /// True when nothing more may be begun.
+    pub fn is_over(self) -> bool {
+        self.0.is_some_and(|at| at <= Instant::now())
+    }
+
+    /// Waits for a piece of work; `None` if it is not done in time, and then it is dropped. Nothing
+    /// is begun when the time is over already.
+    pub async fn limit<F: Future>(self, work: F) -> Option<F::Output> {
+        match self.0 {
+            _ if self.is_over() => None,
+            None => Some(work.await),
+            Some(at) => tokio::time::timeout_at(at.into(), work).await.ok(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn epoch_ms_in(offset_ms: i64) -> u64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis();
+        u64::try_from(now).expect("fits").saturating_add_signed(offset_ms)
+    }
+
+    #[test]
+    fn a_plausible_deadline_is_kept_and_any_other_is_none() {
+        let left = from_epoch_ms(epoch_ms_in(30_000)).expect("plausible") - Instant::now();
+        assert!((29_000..=30_001).contains(&left.as_millis()), "{left:?}");
+        for nonsense in [0, 600_000, epoch_ms_in(-5), epoch_ms_in(3_600_000), u64::MAX] {
+            assert_eq!(from_epoch_ms(nonsense), None, "{nonsense}");
+        }
+    }
+
+    #[tokio::test]
+    async fn work_stops_a_reserve_before_the_deadline() {
+        let deadline = Instant::now() + Duration::from_millis(120);
+        let until = Until::before(Some(deadline), Duration::from_millis(60));
+        assert!(!until.is_over());
+        assert_eq!(until.limit(async { 7 }).await, Some(7));
+        assert_eq!(until.limit(std::future::pending::<()>()).await, None);
+        assert!(until.is_over() && Instant::now() < deadline);
+        assert_eq!(until.limit(async { 7 }).await, None, "nothing is begun after it");
+        assert_eq!(Until::FOREVER.limit(async { 7 }).await, Some(7));
+    }
+}

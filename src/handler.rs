@@ -1,0 +1,590 @@
+//! The whole way of one invocation, from the event to the answer.
+//!
+//! Faults are sorted here by what is to be done about them:
+//!
+//! - **poison**: this record will never be readable, or never be storable. It is dead-lettered and
+//!   is done.
+//! - **transient**: it could not be written now. It is reported failed and comes again.
+//! - **fatal**: the invocation can't be understood at all. It fails as a whole.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use lambda_runtime::Diagnostic;
+use sawlog_model::{DimensionError, Model};
+use serde_json::value::RawValue;
+
+use crate::app::App;
+use crate::deadline::Until;
+use crate::event::{Event, EventError, Record, Source};
+use crate::response::{self, Response};
+use crate::scorer::{Points, Scored, Unscorable};
+use crate::sinks::{DeadLetter, SinkError};
+use crate::verdict::Verdict;
+
+/// Reasons that a batch's log line gives of each kind.
+const MAX_REASONS: usize = 3;
+
+/// What became of one record.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// Its verdict is stored.
+    Stored,
+    /// Its bytes are with the dead letters.
+    DeadLettered,
+    /// Neither; it must come again.
+    Failed {
+        /// Why.
+        reason: SinkError,
+    },
+}
+
+/// An invocation that can be answered.
+#[derive(Debug, Clone)]
+pub struct Handled {
+    /// The answer.
+    pub response: Response,
+    /// What was done.
+    pub report: BatchReport,
+}
+
+/// What was done with a batch. Holds nothing of the records' contents.
+#[derive(Debug, Clone)]
+pub struct BatchReport {
+    /// Who called.
+    pub source: Source,
+    /// Id of the model that scored it.
+    pub model: String,
+    /// Records in the event: the sum of the next three.
+    pub records: usize,
+    /// Records whose verdicts are stored.
+    pub stored: usize,
+    /// Records that are with the dead letters.
+    pub dead_lettered: usize,
+    /// Records that must come again.
+    pub failed: usize,
+    /// Records judged anomalous, whatever became of them afterwards.
+    pub anomalies: usize,
+    /// Time to take the event apart.
+    pub decode: Duration,
+    /// Time to make points of the payloads.
+    pub features: Duration,
+    /// Time to score them and to explain the anomalies.
+    pub score: Duration,
+    /// Time to store verdicts and to send dead letters.
+    pub store: Duration,
+    /// The first few records that were poison or failed, with the reason.
+    pub reasons: Vec<String>,
+}
+
+/// Why an invocation fails. The event source delivers the batch again, as its mapping says.
+#[derive(Debug, thiserror::Error)]
+pub enum HandlerError {
+    /// It can't be understood.
+    #[error(transparent)]
+    Event(#[from] EventError),
+    /// The model doesn't fit its own features.
+    #[error(transparent)]
+    Model(#[from] DimensionError),
+    /// Records failed, and the source has no other way to be told.
+    #[error("{} of {} records failed: {}", report.failed, report.records, report.reasons.join("; "))]
+    Incomplete {
+        /// What was done.
+        report: Box<BatchReport>,
+    },
+}
+
+impl From<HandlerError> for Diagnostic {
+    fn from(error: HandlerError) -> Self {
+        let error_type = match &error {
+            HandlerError::Event(_) => "Sawlog.Event",
+            HandlerError::Model(_) => "Sawlog.Model",
+            HandlerError::Incomplete { .. } => "Sawlog.Incomplete",
+        };
+        Self { error_type: error_type.to_owned(), error_message: chain(&error) }
+    }
+}
+
+impl App {
+    /// Handles one invocation: every record ends stored, dead-lettered or failed, and the answer
+    /// names the failed ones if it can. Work stops `DEADLINE_RESERVE_MS` before the deadline. One log
+    /// line says what was done.
+    ///
+    /// # Errors
+    /// [`HandlerError`] when the invocation must fail for the batch to come again.
+    pub async fn handle(
+        &self,
+        event: &RawValue,
+        deadline: Option<Instant>,
+    ) -> Result<Handled, HandlerError> {
+        let result = self.answer(event, Until::before(deadline, self.deadline_reserve)).await;
+        match &result {
+            Ok(Handled { report, .. }) => report.log(),
+            Err(HandlerError::Incomplete { report }) => report.log(),
+            Err(error) => tracing::error!(reason = chain(error), "invocation refused"),
+        }
+        result
+    }
+
+    async fn answer(&self, event: &RawValue, until: Until) -> Result<Handled, HandlerError> {
+        let started = Instant::now();
+        let event = Event::decode(event)?;
+        let decode = started.elapsed();
+        let model = self.model();
+        let (outcomes, mut report) = self.process(&model, &event, until).await?;
+        report.decode = decode;
+        match response::answer(&event, &outcomes, self.partial_batch) {
+            Some(response) => Ok(Handled { response, report }),
+            None => Err(HandlerError::Incomplete { report: Box::new(report) }),
+        }
+    }
+
+    /// Scores and writes a batch; one outcome a record, in their order.
+    async fn process(
+        &self,
+        model: &Model,
+        event: &Event<'_>,
+        until: Until,
+    ) -> Result<(Vec<Outcome>, BatchReport), HandlerError> {
+        let mut batch = Batch::new(model, event);
+        // There is no way to stop in the middle of the scores, so it is asked before.
+        if until.is_over() {
+            return Ok(batch.finish());
+        }
+        let started = Instant::now();
+        let payloads = event
+            .records
+            .iter()
+            .map(|record| event.payload(record).map_err(|fault| Unscorable::Decode(fault.clone())));
+        let points = Points::read(model, payloads);
+        batch.report.features = started.elapsed();
+
+        let started = Instant::now();
+        let scored = points.score(model)?;
+        batch.report.score = started.elapsed();
+
+        let started = Instant::now();
+        let (verdicts, letters) = batch.sort(scored);
+        let (stored, sent) = futures_util::future::join(
+            self.results.store(&verdicts.entries, until),
+            self.dead_letters.send(&letters.entries, until),
+        )
+        .await;
+        batch.settle(letters.records, sent, Outcome::DeadLettered);
+        let unstorable = batch.settle(verdicts.records, stored, Outcome::Stored);
+        // A verdict that no retry will make storable: rare, so a second pass after the first.
+        let letters = batch.letters(unstorable);
+        let sent = self.dead_letters.send(&letters.entries, until).await;
+        batch.settle(letters.records, sent, Outcome::DeadLettered);
+        batch.report.store = started.elapsed();
+        Ok(batch.finish())
+    }
+}
+
+/// A batch on its way. Every record's outcome is there from the start, as failed for want of time,
+/// and is only ever replaced: so there is exactly one a record whatever happens.
+struct Batch<'a> {
+    model: &'a Model,
+    event: &'a Event<'a>,
+    outcomes: Vec<Outcome>,
+    report: BatchReport,
+    time_ms: u64,
+}
+
+/// Entries for a sink, with the index of each one's record.
+struct Addressed<T> {
+    records: Vec<usize>,
+    entries: Vec<T>,
+}
+
+impl<T> Default for Addressed<T> {
+    fn default() -> Self {
+        Self { records: Vec::new(), entries: Vec::new() }
+    }
+}
+
+impl<T> Addressed<T> {
+    fn push(&mut self, record: usize, entry: T) {
+        self.records.push(record);
+        self.entries.push(entry);
+    }
+}
+
+impl<'a> Batch<'a> {
+    fn new(model: &'a Model, event: &'a Event<'a>) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            model,
+            event,
+            outcomes: vec![Outcome::Failed { reason: SinkError::OutOfTime }; event.records.len()],
+            report: BatchReport {
+                source: event.source,
+                model: model.id().to_owned(),
+                records: event.records.len(),
+                stored: 0,
+                dead_lettered: 0,
+                failed: 0,
+                anomalies: 0,
+                decode: Duration::ZERO,
+                features: Duration::ZERO,
+                score: Duration::ZERO,
+                store: Duration::ZERO,
+                reasons: Vec::new(),
+            },
+            time_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Verdicts on what was scored, dead letters of what was not.
+    fn sort(
+        &mut self,
+        scored: Vec<Result<Scored, Unscorable>>,
+    ) -> (Addressed<Verdict<'a>>, Addressed<DeadLetter<'a>>) {
+        let (mut verdicts, mut letters) = (Addressed::default(), Addressed::default());
+        for (index, (record, scored)) in self.event.records.iter().zip(scored).enumerate() {
+            match scored {
+                Ok(scored) => {
+                    let origin = Cow::Borrowed(&record.origin);
+                    let verdict = Verdict::new(self.model, origin, record.timestamp_ms, scored);
+                    self.report.anomalies += usize::from(verdict.is_anomaly());
+                    verdicts.push(index, verdict);
+                }
+                Err(fault) => letters.push(index, self.letter(record, chain(&fault))),
+            }
+        }
+        (verdicts, letters)
+    }
+
+    /// Dead letters of records whose verdicts are refused for what they are.
+    fn letters(&mut self, poison: Vec<(usize, SinkError)>) -> Addressed<DeadLetter<'a>> {
+        let mut letters = Addressed::default();
+        for (index, fault) in poison {
+            if let Some(record) = self.event.records.get(index) {
+                let reason = format!("its verdict can't be stored: {}", chain(&fault));
+                letters.push(index, self.letter(record, reason));
+            }
+        }
+        letters
+    }
+
+    fn letter(&mut self, record: &'a Record<'a>, reason: String) -> DeadLetter<'a> {
+        self.give_reason(record, "dead-lettered", &reason);
+        DeadLetter {
+            origin: &record.origin,
+            reason: reason.into(),
+            time_ms: self.time_ms,
+            payload: self.event.original(record),
+        }
+    }
+
+    /// Takes a sink's answers over. Returns the records that it will never take.
+    fn settle(
+        &mut self,
+        records: Vec<usize>,
+        written: Vec<Result<(), SinkError>>,
+        done: Outcome,
+    ) -> Vec<(usize, SinkError)> {
+        let mut poison = Vec::new();
+        for (index, written) in records.into_iter().zip(written) {
+            self.outcomes[index] = match written {
+                Ok(()) => done.clone(),
+                Err(reason) => {
+                    if reason.is_permanent() {
+                        poison.push((index, reason.clone()));
+                    }
+                    Outcome::Failed { reason }
+                }
+            };
+        }
+        poison
+    }
+
+    fn give_reason(&mut self, record: &Record<'_>, what: &str, reason: &str) {
+        if self.report.reasons.len() < MAX_REASONS {
+            self.report.reasons.push(format!("{} {what}: {reason}", record.origin.identity()));
+        }
+    }
+
+    fn finish(mut self) -> (Vec<Outcome>, BatchReport) {
+        // Failures are said first: they are what somebody has to do something about.
+        let poison = std::mem::take(&mut self.report.reasons);
+        let outcomes = std::mem::take(&mut self.outcomes);
+        for (record, outcome) in self.event.records.iter().zip(&outcomes) {
+            match outcome {
+                Outcome::Stored => self.report.stored += 1,
+                Outcome::DeadLettered => self.report.dead_lettered += 1,
+                Outcome::Failed { reason } => {
+                    self.report.failed += 1;
+                    if self.report.reasons.len() < MAX_REASONS {
+                        self.give_reason(record, "failed", &chain(reason));
+                    }
+                }
+            }
+        }
+        self.report.reasons.extend(poison);
+        (outcomes, self.report)
+    }
+}
+
+impl SinkError {
+    /// True if the entry will never be taken, however often it is tried.
+    fn is_permanent(&self) -> bool {
+        match self {
+            Self::TooLarge { .. } | Self::Json(_) | Self::Request(_) | Self::Refused { .. } => true,
+            Self::OutOfTime
+            | Self::NotAccepted { .. }
+            | Self::DynamoDb(_)
+            | Self::Sqs(_)
+            | Self::File(_) => false,
+        }
+    }
+}
+
+impl BatchReport {
+    fn log(&self) {
+        let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
+        tracing::info!(
+            source = %self.source,
+            model = self.model,
+            records = self.records,
+            stored = self.stored,
+            dead_lettered = self.dead_lettered,
+            failed = self.failed,
+            anomalies = self.anomalies,
+            decode_ms = ms(self.decode),
+            features_ms = ms(self.features),
+            score_ms = ms(self.score),
+            store_ms = ms(self.store),
+            reasons = self.reasons.join("; "),
+            "batch"
+        );
+    }
+}
+
+/// An error with its causes on one line, leaving out a cause whose text is in the one above already.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use sawlog_model::ThresholdRule;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::config::{Config, DeadLettersUri, ModelUri, ResultsUri};
+    use crate::scorer::tests::model;
+
+    struct Fixture {
+        folder: tempfile::TempDir,
+        app: App,
+    }
+
+    impl Fixture {
+        async fn start(partial_batch: bool) -> Self {
+            let folder = tempfile::tempdir().expect("folder");
+            let path = |name: &str| folder.path().join(name);
+            let snapshot = model(Some(ThresholdRule::Value(1.0))).encode();
+            std::fs::write(path("m.model"), snapshot).expect("written");
+            let config = Config {
+                model: ModelUri::File(path("m.model")),
+                results: ResultsUri::File(path("results.jsonl")),
+                dead_letters: DeadLettersUri::File(path("dead.jsonl")),
+                partial_batch,
+                deadline_reserve_ms: 100,
+                s3_path_style: false,
+            };
+            let app = App::start(config).await.expect("started");
+            Self { folder, app }
+        }
+
+        fn lines(&self, name: &str) -> Vec<Value> {
+            let text = std::fs::read_to_string(Path::join(self.folder.path(), name)).expect("text");
+            text.lines().map(|line| serde_json::from_str(line).expect("json")).collect()
+        }
+    }
+
+    fn base64(payload: &str) -> String {
+        base64_simd::STANDARD.encode_to_string(payload)
+    }
+
+    fn event(records: &[String]) -> Box<RawValue> {
+        let records = records.join(",");
+        let json = format!(r#"{{"eventSource":"aws:kafka","records":{{"t-0":[{records}]}}}}"#);
+        RawValue::from_string(json).expect("json")
+    }
+
+    fn record(offset: usize, payload: &str) -> String {
+        let value = base64(payload);
+        format!(
+            r#"{{"topic":"t","partition":0,"offset":{offset},"timestamp":5,"value":"{value}"}}"#
+        )
+    }
+
+    /// Every kind of poison, each between sound records.
+    fn mixed() -> (Box<RawValue>, usize, usize) {
+        let poison = [
+            r#"{"topic":"t","partition":0,"offset":OFFSET,"value":"*"}"#.to_owned(),
+            r#"{"topic":"t","partition":0,"offset":OFFSET,"value":null}"#.to_owned(),
+            r#"{"topic":"t","partition":0,"offset":OFFSET,"value":{"path":"/1"}}"#.to_owned(),
+            r#"{"topic":"t","partition":1,"offset":OFFSET,"value":"YQ=="}"#.to_owned(),
+            r#"{"topic":"t","partition":0,"value":"YQ=="}"#.to_owned(),
+            "7".to_owned(),
+            record(0, "not json").replace(r#""offset":0"#, r#""offset":OFFSET"#),
+            record(0, r#"{"ms":"x"}"#).replace(r#""offset":0"#, r#""offset":OFFSET"#),
+        ];
+        let mut records = vec![record(0, r#"{"ms":20,"path":"/1"}"#)];
+        for (index, poison) in poison.iter().enumerate() {
+            records.push(poison.replace("OFFSET", &(2 * index + 1).to_string()));
+            records.push(record(2 * index + 2, r#"{"ms":1e6,"path":"/1"}"#));
+        }
+        (event(&records), poison.len() + 1, poison.len())
+    }
+
+    #[tokio::test]
+    async fn every_record_has_one_outcome_and_no_poison_fails_its_neighbours() {
+        let fixture = Fixture::start(false).await;
+        let (raw, sound, poison) = mixed();
+        let event = Event::decode(&raw).expect("event");
+        let model = fixture.app.model();
+        let (outcomes, report) =
+            fixture.app.process(&model, &event, Until::FOREVER).await.expect("processed");
+        assert_eq!(outcomes.len(), event.records.len());
+        for (index, outcome) in outcomes.iter().enumerate() {
+            let as_it_should = if index % 2 == 0 {
+                matches!(outcome, Outcome::Stored)
+            } else {
+                matches!(outcome, Outcome::DeadLettered)
+            };
+            assert!(as_it_should, "record {index}: {outcome:?}");
+        }
+        assert_eq!((report.records, report.stored), (sound + poison, sound));
+        assert_eq!((report.dead_lettered, report.failed), (poison, 0));
+        assert_eq!(report.anomalies, sound - 1, "all but the first are far out");
+        let results = fixture.lines("results.jsonl");
+        assert_eq!(results.len(), sound);
+        assert_eq!(results[1]["id"], "kafka/t/0/2");
+        assert_eq!((&results[0]["anomaly"], &results[1]["anomaly"]), (&false.into(), &true.into()));
+        let dead = fixture.lines("dead.jsonl");
+        assert_eq!(dead.len(), poison);
+        assert_eq!(dead[6]["payload_base64"], base64("not json"), "the decoded payload is kept");
+        assert_eq!(dead[5]["payload_base64"], base64("7"), "else the text");
+        assert!(dead.iter().all(|letter| letter["reason"].as_str().is_some_and(|r| r.len() > 10)));
+    }
+
+    #[tokio::test]
+    async fn redelivery_changes_nothing() {
+        let fixture = Fixture::start(false).await;
+        let (raw, sound, poison) = mixed();
+        for _delivery in 0..3 {
+            let handled = fixture.app.handle(&raw, None).await.expect("handled");
+            assert_eq!(handled.response, Response::default());
+            assert_eq!((handled.report.stored, handled.report.dead_lettered), (sound, poison));
+        }
+        assert_eq!(fixture.lines("results.jsonl").len(), sound);
+        assert_eq!(fixture.lines("dead.jsonl").len(), poison);
+    }
+
+    #[tokio::test]
+    async fn without_time_every_record_is_failed_and_nothing_is_written() {
+        let raw = event(&[record(8, r#"{"ms":20,"path":"/1"}"#), record(9, "poison")]);
+        // Before the reserve of 100 ms begins, there are 50 ms left.
+        let deadline = || Some(Instant::now() + Duration::from_millis(50));
+        let whole = Fixture::start(false).await;
+        let error = whole.app.handle(&raw, deadline()).await.expect_err("no time");
+        let HandlerError::Incomplete { report } = &error else { panic!("{error:?}") };
+        assert_eq!((report.records, report.failed), (2, 2));
+        let message = Diagnostic::from(error).error_message;
+        assert!(message.contains("2 of 2 records failed: kafka/t/0/8 failed: there was no time"));
+        let partial = Fixture::start(true).await;
+        let handled = partial.app.handle(&raw, deadline()).await.expect("answered");
+        let offsets: Vec<i64> = handled
+            .response
+            .batch_item_failures
+            .iter()
+            .map(|failure| failure.item_identifier.offset)
+            .collect();
+        assert_eq!(offsets, [8, 9]);
+        for fixture in [whole, partial] {
+            assert!(fixture.lines("results.jsonl").is_empty());
+            assert!(fixture.lines("dead.jsonl").is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn an_empty_batch_is_done() {
+        let fixture = Fixture::start(false).await;
+        let handled = fixture.app.handle(&event(&[]), None).await.expect("handled");
+        assert_eq!((handled.response, handled.report.records), (Response::default(), 0));
+    }
+
+    #[tokio::test]
+    async fn an_event_of_another_source_fails_the_invocation() {
+        let fixture = Fixture::start(true).await;
+        let raw = RawValue::from_string(r#"{"Records":[]}"#.to_owned()).expect("json");
+        let error = fixture.app.handle(&raw, None).await.expect_err("unknown");
+        assert_eq!(Diagnostic::from(error).error_type, "Sawlog.Event");
+    }
+
+    #[test]
+    fn a_verdict_that_will_never_be_taken_becomes_a_dead_letter() {
+        let model = model(None);
+        let raw = event(&[record(1, "{}"), record(2, "{}"), record(3, "{}")]);
+        let event = Event::decode(&raw).expect("event");
+        let mut batch = Batch::new(&model, &event);
+        let large = SinkError::TooLarge { service: "DynamoDB", bytes: 500_000, limit: 409_600 };
+        let written = vec![Ok(()), Err(large), Err(SinkError::OutOfTime)];
+        let poison = batch.settle(vec![0, 1, 2], written, Outcome::Stored);
+        let letters = batch.letters(poison);
+        assert_eq!(letters.records, [1]);
+        assert_eq!(
+            letters.entries[0].reason,
+            "its verdict can't be stored: it has 500000 bytes; DynamoDB takes 409600"
+        );
+        batch.settle(letters.records, vec![Ok(())], Outcome::DeadLettered);
+        let (outcomes, report) = batch.finish();
+        assert!(matches!(
+            outcomes[..],
+            [Outcome::Stored, Outcome::DeadLettered, Outcome::Failed { .. }]
+        ));
+        assert_eq!((report.stored, report.dead_lettered, report.failed), (1, 1, 1));
+    }
+
+    #[test]
+    fn a_cause_that_is_said_already_is_not_said_again() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("header: {0}")]
+        struct Quoting(#[source] std::fmt::Error);
+        #[derive(Debug, thiserror::Error)]
+        #[error("model")]
+        struct Plain(#[source] Quoting);
+        let error = Plain(Quoting(std::fmt::Error));
+        assert_eq!(chain(&error), format!("model: header: {}", std::fmt::Error));
+    }
+
+    #[test]
+    fn an_app_is_shared_between_threads_and_so_is_its_work() {
+        fn send<T: Send>(value: T) -> T {
+            value
+        }
+        fn shared<T: Send + Sync>() {}
+        shared::<App>();
+        // Compiles only if the future of an invocation may move between threads.
+        let check =
+            |app: &'static App, event: &'static RawValue| drop(send(app.handle(event, None)));
+        let _: fn(&'static App, &'static RawValue) = check;
+    }
+}

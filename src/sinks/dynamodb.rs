@@ -1,0 +1,332 @@
+//! Results in a DynamoDB table, one item a record.
+//!
+//! The table's partition key is `id` (a string), the record's identity; it has no sort key. Beside
+//! it an item has `score` and `threshold` (numbers; the latter null without calibration), `anomaly`
+//! (boolean), `features` (name to number, string or null), for an anomaly `attribution` (name to
+//! `high`, `low`, `share`), `model`, `scorer`, `timestamp_ms` when known, and the fields of the
+//! origin (`source`, `topic`, `partition`, `offset`, `cluster`).
+//!
+//! DynamoDB's numbers have 38 digits and lie between 1E-130 and 9.99E+125 in magnitude. Every f64 has
+//! few enough digits; the rare one outside the range is stored as a string, exactly.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
+use sawlog_model::Value;
+
+use super::{MAX_ROUNDS, SinkError, Written, in_calls, make_calls, pause};
+use crate::deadline::Until;
+use crate::origin::Origin;
+use crate::verdict::{Share, Verdict};
+
+/// Most items in one BatchWriteItem.
+const MAX_ITEMS: usize = 25;
+/// Most bytes in one BatchWriteItem.
+const MAX_CALL_BYTES: usize = 16 << 20;
+/// Most bytes of one item, names and values.
+const MAX_ITEM_BYTES: usize = 400 << 10;
+
+const SERVICE: &str = "DynamoDB";
+const KEY: &str = "id";
+
+/// A table for results.
+#[derive(Debug, Clone)]
+pub struct DynamoDbResults {
+    client: Client,
+    table: String,
+}
+
+type Attributes = HashMap<String, AttributeValue>;
+
+/// An item on its way: its entry's index, its id and size.
+struct Item {
+    index: usize,
+    id: String,
+    bytes: usize,
+    attributes: Attributes,
+}
+
+impl DynamoDbResults {
+    /// Results into `table`.
+    pub fn new(client: Client, table: String) -> Self {
+        Self { client, table }
+    }
+
+    /// Stores verdicts; one answer for each, in their order. Of those with the same identity one is
+    /// written, and the answer is the same for all.
+    pub async fn store(&self, verdicts: &[Verdict<'_>], until: Until) -> Vec<Written> {
+        let (unique, first_of) = distinct(verdicts.iter().map(Verdict::id));
+        // Items are made as their calls are, so that only those in flight are in memory.
+        let items = unique.into_iter().map(|(id, index)| {
+            let attributes = attributes(&id, &verdicts[index]);
+            let bytes = attributes.iter().map(|(name, value)| name.len() + size(value)).sum();
+            (Item { index, id, bytes, attributes }, bytes)
+        });
+        let calls = in_calls(items, MAX_ITEMS, MAX_CALL_BYTES);
+        let written = make_calls(verdicts.len(), calls, |items| self.write(items, until)).await;
+        first_of.into_iter().map(|index| written[index].clone()).collect()
+    }
+
+    /// Writes the items of one call, those left unprocessed again.
+    async fn write(&self, items: Vec<Item>, until: Until) -> Vec<(usize, Written)> {
+        let mut outcomes = Vec::with_capacity(items.len());
+        let mut pending = Vec::with_capacity(items.len());
+        let mut requests = Vec::with_capacity(items.len());
+        for Item { index, id, bytes, attributes } in items {
+            if bytes > MAX_ITEM_BYTES {
+                let limit = MAX_ITEM_BYTES;
+                outcomes.push((index, Err(SinkError::TooLarge { service: SERVICE, bytes, limit })));
+                continue;
+            }
+            match PutRequest::builder().set_item(Some(attributes)).build() {
+                Ok(put) => {
+                    requests.push(WriteRequest::builder().put_request(put).build());
+                    pending.push((id, index));
+                }
+                Err(error) => outcomes.push((index, Err(SinkError::Request(Arc::new(error))))),
+            }
+        }
+        let mut fault = SinkError::NotAccepted { service: SERVICE };
+        for round in 0..MAX_ROUNDS {
+            if requests.is_empty() {
+                break;
+            }
+            if round > 0 && pause(round - 1, until).await.is_none() {
+                fault = SinkError::OutOfTime;
+                break;
+            }
+            let call = self.client.batch_write_item().request_items(&self.table, requests).send();
+            requests = match until.limit(call).await {
+                None => {
+                    fault = SinkError::OutOfTime;
+                    break;
+                }
+                Some(Err(error)) => {
+                    fault = SinkError::DynamoDb(Arc::new(error));
+                    break;
+                }
+                Some(Ok(answer)) => {
+                    let left = answer.unprocessed_items.unwrap_or_default();
+                    left.into_values().flatten().collect()
+                }
+            };
+            pending.retain(|(id, index)| {
+                let stays = requests.iter().any(|request| id_of(request) == Some(id));
+                if !stays {
+                    outcomes.push((*index, Ok(())));
+                }
+                stays
+            });
+        }
+        outcomes.extend(pending.into_iter().map(|(_, index)| (index, Err(fault.clone()))));
+        outcomes
+    }
+}
+
+/// The distinct ids with the index of each one's first entry, and for every entry the index of the
+/// first with its id. BatchWriteItem refuses a call that names a key twice.
+fn distinct(ids: impl Iterator<Item = String>) -> (Vec<(String, usize)>, Vec<usize>) {
+    let mut seen = HashMap::new();
+    let first_of: Vec<usize> =
+        ids.enumerate().map(|(index, id)| *seen.entry(id).or_insert(index)).collect();
+    let mut unique: Vec<(String, usize)> = seen.into_iter().collect();
+    unique.sort_unstable_by_key(|(_, index)| *index);
+    (unique, first_of)
+}
+
+fn id_of(request: &WriteRequest) -> Option<&String> {
+    request.put_request.as_ref()?.item.get(KEY)?.as_s().ok()
+}
+
+fn attributes(id: &str, verdict: &Verdict<'_>) -> Attributes {
+    let string = |text: &str| AttributeValue::S(text.to_owned());
+    let mut item = Attributes::new();
+    let mut put = |name: &str, value| item.insert(name.to_owned(), value);
+    put(KEY, string(id));
+    put("score", AttributeValue::N(verdict.score().to_string()));
+    put("threshold", verdict.threshold().map_or(AttributeValue::Null(true), number));
+    put("anomaly", AttributeValue::Bool(verdict.is_anomaly()));
+    let features = verdict.features().map(|(name, value)| (name.to_owned(), feature(value)));
+    put("features", AttributeValue::M(features.collect()));
+    if let Some(shares) = verdict.attribution() {
+        let shares = shares.map(|(name, part)| (name.to_owned(), share(part)));
+        put("attribution", AttributeValue::M(shares.collect()));
+    }
+    put("model", string(verdict.model_id()));
+    put("scorer", string(verdict.scorer()));
+    if let Some(timestamp_ms) = verdict.timestamp_ms() {
+        put("timestamp_ms", AttributeValue::N(timestamp_ms.to_string()));
+    }
+    match verdict.origin() {
+        Origin::Kafka { cluster, topic, partition, offset } => {
+            put("source", string("kafka"));
+            put("topic", string(topic));
+            put("partition", AttributeValue::N(partition.to_string()));
+            put("offset", AttributeValue::N(offset.to_string()));
+            if let Some(cluster) = cluster {
+                put("cluster", string(cluster));
+            }
+        }
+        Origin::KafkaUnplaced { cluster, topic_partition, .. } => {
+            put("source", string("kafka_unplaced"));
+            put("topic_partition", string(topic_partition));
+            if let Some(cluster) = cluster {
+                put("cluster", string(cluster));
+            }
+        }
+        Origin::File { path, line, offset } => {
+            put("source", string("file"));
+            put("path", string(path));
+            put("line", AttributeValue::N(line.to_string()));
+            put("offset", AttributeValue::N(offset.to_string()));
+        }
+    }
+    item
+}
+
+fn feature(value: &Value) -> AttributeValue {
+    match value {
+        Value::Missing => AttributeValue::Null(true),
+        Value::Number(value) => number(*value),
+        Value::Category(name) => AttributeValue::S(name.to_string()),
+    }
+}
+
+fn share(part: Share) -> AttributeValue {
+    let parts = [("high", part.high), ("low", part.low), ("share", part.share)];
+    // As f32: its shortest text, and always in range.
+    let number = |(name, part): (&str, f32)| (name.to_owned(), AttributeValue::N(part.to_string()));
+    AttributeValue::M(parts.into_iter().map(number).collect())
+}
+
+/// A finite number, as a number if DynamoDB has it, else as a string.
+fn number(value: f64) -> AttributeValue {
+    const LEAST: f64 = 1e-130;
+    const GREATEST: f64 = 9.9e125;
+    let magnitude = value.abs();
+    if magnitude == 0.0 {
+        AttributeValue::N("0".to_owned())
+    } else if (1e-6..1e16).contains(&magnitude) {
+        AttributeValue::N(value.to_string())
+    } else if (LEAST..=GREATEST).contains(&magnitude) {
+        AttributeValue::N(format!("{value:e}"))
+    } else {
+        AttributeValue::S(format!("{value:e}"))
+    }
+}
+
+/// The size that DynamoDB counts, or a little more: text in UTF-8, a number at most its digits, an
+/// overhead for a map and each of its entries.
+fn size(value: &AttributeValue) -> usize {
+    match value {
+        AttributeValue::S(text) | AttributeValue::N(text) => text.len() + 1,
+        AttributeValue::M(map) => {
+            3 + map.iter().map(|(name, value)| 1 + name.len() + size(value)).sum::<usize>()
+        }
+        // Booleans and nulls; no other kind is made here.
+        _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use sawlog_model::{FeatureShare, ThresholdRule};
+
+    use super::*;
+    use crate::scorer::Scored;
+    use crate::scorer::tests::model;
+
+    #[test]
+    fn numbers_are_within_dynamodbs_range_or_strings() {
+        for (value, text) in [
+            (0.0, "0"),
+            (-0.0, "0"),
+            (200.0, "200"),
+            (-1.5, "-1.5"),
+            (0.1, "0.1"),
+            (1e-130, "1e-130"),
+            (9.9e125, "9.9e125"),
+            (1.234_567_890_123_456_7e100, "1.2345678901234567e100"),
+        ] {
+            assert_eq!(number(value), AttributeValue::N(text.to_owned()));
+        }
+        for value in [9.91e125, -1e300, 9e-131, 5e-324] {
+            assert_eq!(number(value), AttributeValue::S(format!("{value:e}")));
+        }
+    }
+
+    #[test]
+    fn an_item_holds_the_verdict() {
+        let model = model(Some(ThresholdRule::Value(1.0)));
+        let attribution = vec![
+            FeatureShare { feature: 0, high: 0.75, low: 0.0 },
+            FeatureShare { feature: 1, high: 0.0, low: 0.25 },
+        ];
+        let values = vec![Value::Number(930.5), Value::Missing];
+        let scored = Scored { score: 1.5, values, attribution: Some(attribution) };
+        let origin = Origin::Kafka {
+            cluster: Some("c-2".into()),
+            topic: "t".into(),
+            partition: 3,
+            offset: 7,
+        };
+        let verdict = Verdict::new(&model, Cow::Owned(origin), Some(5), scored);
+        let item = attributes(&verdict.id(), &verdict);
+        let n = |text: &str| AttributeValue::N(text.to_owned());
+        let s = |text: &str| AttributeValue::S(text.to_owned());
+        let map = |entries: &[(&str, AttributeValue)]| {
+            entries.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
+        };
+        let parts = |high: &str, low: &str, share: &str| {
+            AttributeValue::M(map(&[("high", n(high)), ("low", n(low)), ("share", n(share))]))
+        };
+        let expected: Attributes = map(&[
+            ("id", s("kafka/c-2/t/3/7")),
+            ("score", n("1.5")),
+            ("threshold", n("1")),
+            ("anomaly", AttributeValue::Bool(true)),
+            (
+                "features",
+                AttributeValue::M(map(&[
+                    ("duration_ms", n("930.5")),
+                    ("path", AttributeValue::Null(true)),
+                ])),
+            ),
+            (
+                "attribution",
+                AttributeValue::M(map(&[
+                    ("duration_ms", parts("0.75", "0", "0.75")),
+                    ("path", parts("0", "0.25", "0.25")),
+                ])),
+            ),
+            ("model", s(model.id())),
+            ("scorer", s("local")),
+            ("timestamp_ms", n("5")),
+            ("source", s("kafka")),
+            ("cluster", s("c-2")),
+            ("topic", s("t")),
+            ("partition", n("3")),
+            ("offset", n("7")),
+        ]);
+        assert_eq!(item, expected);
+    }
+
+    #[test]
+    fn an_identity_that_comes_again_is_written_once() {
+        let ids = ["a", "b", "a", "c", "b"].into_iter().map(str::to_owned);
+        let (unique, first_of) = distinct(ids);
+        assert_eq!(unique, [("a".to_owned(), 0), ("b".to_owned(), 1), ("c".to_owned(), 3)]);
+        assert_eq!(first_of, [0, 1, 0, 3, 1]);
+    }
+
+    #[test]
+    fn a_size_counts_names_and_values() {
+        let map = AttributeValue::M([("ab".to_owned(), AttributeValue::S("xyz".into()))].into());
+        assert!(size(&map) >= 3 + 1 + 2 + 3);
+        assert!(size(&AttributeValue::S("é".repeat(100))) >= 200);
+    }
+}

@@ -1,0 +1,130 @@
+//! Dead letters in an SQS queue, one message a record.
+//!
+//! A message's body is the [`DeadLetter`] as JSON. A record so large that its message would not fit
+//! is not sent, and is reported with that reason.
+
+use std::sync::Arc;
+
+use aws_sdk_sqs::Client;
+use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
+
+use super::{DeadLetter, MAX_ROUNDS, SinkError, Written, in_calls, make_calls, pause};
+use crate::deadline::Until;
+
+/// Most messages in one SendMessageBatch.
+const MAX_MESSAGES: usize = 10;
+/// Most bytes of one SendMessageBatch, and of one message: AWS takes 1 MiB since 2025, but servers
+/// and queues set up for the older 256 KiB are still about.
+const MAX_CALL_BYTES: usize = 256 << 10;
+
+const SERVICE: &str = "SQS";
+
+/// A queue for dead letters.
+#[derive(Debug, Clone)]
+pub struct SqsDeadLetters {
+    client: Client,
+    queue_url: String,
+}
+
+/// A message on its way: its letter's index, and the body or why there is none.
+struct Message {
+    index: usize,
+    body: Result<String, Arc<serde_json::Error>>,
+}
+
+impl SqsDeadLetters {
+    /// Dead letters into the queue.
+    pub fn new(client: Client, queue_url: String) -> Self {
+        Self { client, queue_url }
+    }
+
+    /// Sends letters; one answer for each, in their order.
+    pub async fn send(&self, letters: &[DeadLetter<'_>], until: Until) -> Vec<Written> {
+        // Bodies are made as their calls are, so that only those in flight are in memory.
+        let messages = (0..letters.len()).map(|index| {
+            let body = serde_json::to_string(&letters[index]).map_err(Arc::new);
+            let bytes = body.as_ref().map_or(0, String::len);
+            (Message { index, body }, bytes)
+        });
+        let calls = in_calls(messages, MAX_MESSAGES, MAX_CALL_BYTES);
+        make_calls(letters.len(), calls, |messages| self.send_call(messages, until)).await
+    }
+
+    /// Sends the messages of one call, those that failed again.
+    async fn send_call(&self, messages: Vec<Message>, until: Until) -> Vec<(usize, Written)> {
+        let mut outcomes = Vec::with_capacity(messages.len());
+        let mut pending = Vec::with_capacity(messages.len());
+        for Message { index, body } in messages {
+            match entry(index, body) {
+                Ok(entry) => pending.push((index, entry)),
+                Err(fault) => outcomes.push((index, Err(fault))),
+            }
+        }
+        let mut fault = SinkError::NotAccepted { service: SERVICE };
+        for round in 0..MAX_ROUNDS {
+            if pending.is_empty() {
+                break;
+            }
+            if round > 0 && pause(round - 1, until).await.is_none() {
+                fault = SinkError::OutOfTime;
+                break;
+            }
+            let entries = pending.iter().map(|(_, entry)| entry.clone()).collect();
+            let call = self.client.send_message_batch().queue_url(&self.queue_url);
+            let answer = match until.limit(call.set_entries(Some(entries)).send()).await {
+                None => {
+                    fault = SinkError::OutOfTime;
+                    break;
+                }
+                Some(Err(error)) => {
+                    fault = SinkError::Sqs(Arc::new(error));
+                    break;
+                }
+                Some(Ok(answer)) => answer,
+            };
+            // Sent is only what the answer says was sent; what it passes over is tried again.
+            pending.retain(|(index, entry)| {
+                let refused = answer
+                    .failed
+                    .iter()
+                    .find(|failed| failed.id == entry.id && failed.sender_fault);
+                let outcome = match refused {
+                    Some(refused) => Err(SinkError::Refused { code: refused.code.clone() }),
+                    None if answer.successful.iter().any(|sent| sent.id == entry.id) => Ok(()),
+                    None => return true,
+                };
+                outcomes.push((*index, outcome));
+                false
+            });
+        }
+        outcomes.extend(pending.into_iter().map(|(index, _)| (index, Err(fault.clone()))));
+        outcomes
+    }
+}
+
+fn entry(
+    index: usize,
+    body: Result<String, Arc<serde_json::Error>>,
+) -> Result<SendMessageBatchRequestEntry, SinkError> {
+    let body = body.map_err(SinkError::Json)?;
+    if body.len() > MAX_CALL_BYTES {
+        let (bytes, limit) = (body.len(), MAX_CALL_BYTES);
+        return Err(SinkError::TooLarge { service: SERVICE, bytes, limit });
+    }
+    let entry = SendMessageBatchRequestEntry::builder().id(index.to_string()).message_body(body);
+    entry.build().map_err(|error| SinkError::Request(Arc::new(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_that_does_not_fit_is_refused_with_its_size() {
+        let fits = "x".repeat(MAX_CALL_BYTES);
+        let sent = entry(3, Ok(fits.clone())).expect("fits");
+        assert_eq!((sent.id.as_str(), sent.message_body.len()), ("3", MAX_CALL_BYTES));
+        let error = entry(3, Ok(fits + "x")).expect_err("too large");
+        assert_eq!(error.to_string(), "it has 262145 bytes; SQS takes 262144");
+    }
+}

@@ -1,0 +1,241 @@
+//! What is said of one record: normal or anomalous, and why.
+//!
+//! As JSON, always with the same keys in the same order (`timestamp_ms` only when known):
+//!
+//! ```json
+//! {"id":"kafka/orders/3/12345",
+//!  "origin":{"source":"kafka","topic":"orders","partition":3,"offset":12345},
+//!  "timestamp_ms":1545084650987,
+//!  "score":1.91,"threshold":1.4,"anomaly":true,
+//!  "features":{"duration_ms":930250,"path":"/cart"},
+//!  "attribution":{"duration_ms":{"high":0.93,"low":0.0,"share":0.93},"path":{…}},
+//!  "model":"5f0c…","scorer":"local"}
+//! ```
+
+use std::borrow::Cow;
+
+use sawlog_model::{FeatureShare, Model, Value};
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+
+use crate::origin::Origin;
+use crate::scorer::Scored;
+
+/// True for a score above the model's threshold; never for a model without one.
+pub fn is_anomaly(model: &Model, score: f32) -> bool {
+    threshold(model).is_some_and(|threshold| f64::from(score) > threshold)
+}
+
+/// The score above which a record is an anomaly; `None` for a model that is not calibrated.
+pub fn threshold(model: &Model) -> Option<f64> {
+    model.calibration().map(|calibration| calibration.threshold)
+}
+
+/// The verdict on one record.
+#[derive(Debug, Clone)]
+pub struct Verdict<'m> {
+    model: &'m Model,
+    origin: Cow<'m, Origin>,
+    timestamp_ms: Option<i64>,
+    scored: Scored,
+}
+
+/// How much of a score comes from one feature, each part 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Share {
+    /// Because it lies above what was seen.
+    pub high: f32,
+    /// Because it lies below.
+    pub low: f32,
+    /// Both together.
+    pub share: f32,
+}
+
+impl<'m> Verdict<'m> {
+    /// The verdict that a model gives of what it scored. `timestamp_ms` is when the record was made,
+    /// in milliseconds since 1970.
+    pub fn new(
+        model: &'m Model,
+        origin: Cow<'m, Origin>,
+        timestamp_ms: Option<i64>,
+        scored: Scored,
+    ) -> Self {
+        Self { model, origin, timestamp_ms, scored }
+    }
+
+    /// The record's identity: see [`Origin::identity`].
+    pub fn id(&self) -> String {
+        self.origin.identity()
+    }
+
+    /// Where the record comes from.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// When the record was made, in milliseconds since 1970, if that is known.
+    pub fn timestamp_ms(&self) -> Option<i64> {
+        self.timestamp_ms
+    }
+
+    /// The score, finite.
+    pub fn score(&self) -> f32 {
+        self.scored.score
+    }
+
+    /// The score above which a record is an anomaly; `None` for a model that is not calibrated.
+    pub fn threshold(&self) -> Option<f64> {
+        threshold(self.model)
+    }
+
+    /// True for an anomaly.
+    pub fn is_anomaly(&self) -> bool {
+        is_anomaly(self.model, self.scored.score)
+    }
+
+    /// The record's features by name, as the record had them.
+    pub fn features(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
+        self.model.features().names().zip(&self.scored.values)
+    }
+
+    /// For an anomaly, how much of the score comes from each feature, by name.
+    pub fn attribution(&self) -> Option<impl ExactSizeIterator<Item = (&str, Share)>> {
+        let share = |part: &FeatureShare| Share {
+            high: part.high,
+            low: part.low,
+            share: part.high + part.low,
+        };
+        let shares = self.scored.attribution.as_ref()?;
+        Some(self.model.features().names().zip(shares.iter().map(share)))
+    }
+
+    /// The id of the model that scored it.
+    pub fn model_id(&self) -> &str {
+        self.model.id()
+    }
+
+    /// Who scored it.
+    pub fn scorer(&self) -> &'static str {
+        "local"
+    }
+}
+
+impl Serialize for Verdict<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("id", &self.id())?;
+        map.serialize_entry("origin", self.origin())?;
+        if let Some(timestamp_ms) = self.timestamp_ms {
+            map.serialize_entry("timestamp_ms", &timestamp_ms)?;
+        }
+        map.serialize_entry("score", &self.score())?;
+        map.serialize_entry("threshold", &self.threshold())?;
+        map.serialize_entry("anomaly", &self.is_anomaly())?;
+        map.serialize_entry("features", &FeatureMap(self))?;
+        if self.scored.attribution.is_some() {
+            map.serialize_entry("attribution", &AttributionMap(self))?;
+        }
+        map.serialize_entry("model", self.model_id())?;
+        map.serialize_entry("scorer", self.scorer())?;
+        map.end()
+    }
+}
+
+struct FeatureMap<'v, 'm>(&'v Verdict<'m>);
+
+impl Serialize for FeatureMap<'_, '_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.features().map(|(name, value)| (name, FeatureValue(value))))
+    }
+}
+
+struct AttributionMap<'v, 'm>(&'v Verdict<'m>);
+
+impl Serialize for AttributionMap<'_, '_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.attribution().into_iter().flatten())
+    }
+}
+
+/// A feature's value: a number, a string, or null for a missing one.
+struct FeatureValue<'v>(&'v Value);
+
+/// Integers below this are exact in an f64 and are written without a fraction.
+const EXACT: f64 = 9_007_199_254_740_992.0;
+
+impl Serialize for FeatureValue<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Missing => serializer.serialize_unit(),
+            Value::Category(name) => serializer.serialize_str(name),
+            #[expect(clippy::cast_possible_truncation, reason = "an integer within i64")]
+            Value::Number(number) if number.fract() == 0.0 && number.abs() < EXACT => {
+                serializer.serialize_i64(*number as i64)
+            }
+            Value::Number(number) => serializer.serialize_f64(*number),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sawlog_model::ThresholdRule;
+
+    use super::*;
+    use crate::scorer::tests::model;
+
+    fn origin() -> Origin {
+        Origin::Kafka { cluster: None, topic: "t".into(), partition: 0, offset: 7 }
+    }
+
+    fn scored(score: f32) -> Scored {
+        let attribution = (score > 1.0).then(|| {
+            vec![
+                FeatureShare { feature: 0, high: 0.75, low: 0.0 },
+                FeatureShare { feature: 1, high: 0.125, low: 0.125 },
+            ]
+        });
+        Scored {
+            score,
+            values: vec![Value::Number(930.0), Value::Category("/a".into())],
+            attribution,
+        }
+    }
+
+    #[test]
+    fn an_anomaly_as_json_has_its_keys_in_order() {
+        let model = model(Some(ThresholdRule::Value(1.0)));
+        let verdict = Verdict::new(&model, Cow::Owned(origin()), Some(5), scored(1.5));
+        let expected = format!(
+            r#"{{"id":"kafka/t/0/7","origin":{{"source":"kafka","topic":"t","partition":0,"offset":7}},"timestamp_ms":5,"score":1.5,"threshold":1.0,"anomaly":true,"features":{{"duration_ms":930,"path":"/a"}},"attribution":{{"duration_ms":{{"high":0.75,"low":0.0,"share":0.75}},"path":{{"high":0.125,"low":0.125,"share":0.25}}}},"model":"{}","scorer":"local"}}"#,
+            model.id()
+        );
+        assert_eq!(serde_json::to_string(&verdict).expect("json"), expected);
+    }
+
+    #[test]
+    fn only_a_score_above_the_threshold_is_an_anomaly() {
+        let calibrated = model(Some(ThresholdRule::Value(1.0)));
+        assert!(!is_anomaly(&calibrated, 1.0) && is_anomaly(&calibrated, 1.000_001));
+        let plain = model(None);
+        assert!(!is_anomaly(&plain, 100.0));
+        let verdict = Verdict::new(&plain, Cow::Owned(origin()), None, scored(0.5));
+        let json = serde_json::to_value(&verdict).expect("json");
+        assert!(json["threshold"].is_null() && json["anomaly"] == false);
+        assert!(json.get("timestamp_ms").is_none() && json.get("attribution").is_none());
+    }
+
+    #[test]
+    fn values_are_written_as_they_were() {
+        for (value, json) in [
+            (Value::Missing, "null"),
+            (Value::Number(200.0), "200"),
+            (Value::Number(-0.0), "0"),
+            (Value::Number(0.25), "0.25"),
+            (Value::Number(1e300), "1e+300"),
+            (Value::Category("a\"b".into()), r#""a\"b""#),
+        ] {
+            assert_eq!(serde_json::to_string(&FeatureValue(&value)).expect("json"), json);
+        }
+    }
+}
