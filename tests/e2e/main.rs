@@ -1,0 +1,18 @@
+//! The release `bootstrap` as Lambda runs it: a process under a Runtime API, invoked over a socket,
+//! with S3, DynamoDB and SQS servers beside it on loopback. `tests/run` sets up what these tests
+//! need; without it they fail and say so, and none is skipped.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "in the code that the tests share a failure must end the test as it does in a test"
+)]
+
+mod batch;
+mod cold_start;
+mod events;
+mod faults;
+mod function;
+mod kafka;
+mod process;
+mod servers;

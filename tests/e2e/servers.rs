@@ -1,0 +1,260 @@
+//! The servers beside the function, each with what a test asks of it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType,
+    ScalarAttributeType,
+};
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+use crate::process::{Process, free_port};
+
+/// What the servers are told; they take any key and region. DynamoDB Local wants letters and digits.
+pub(crate) const ACCESS_KEY: &str = "AKIALOOPBACK";
+pub(crate) const SECRET_KEY: &str = "loopback";
+pub(crate) const REGION: &str = "eu-central-1";
+
+/// The folder that `tests/servers/setup` filled.
+fn installed() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/setup");
+        let run = Command::new(&script).arg("--where").output();
+        let run = run.unwrap_or_else(|error| panic!("{}: {error}", script.display()));
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        PathBuf::from(String::from_utf8_lossy(&run.stdout).trim())
+    })
+}
+
+fn url(port: u16) -> String {
+    format!("http://127.0.0.1:{port}")
+}
+
+/// The settings that the clients of all services share.
+macro_rules! settings {
+    ($sdk:ident, $url:expr) => {
+        $sdk::Config::builder()
+            .behavior_version($sdk::config::BehaviorVersion::v2026_01_12())
+            .region($sdk::config::Region::new(REGION))
+            .credentials_provider($sdk::config::Credentials::new(
+                ACCESS_KEY, SECRET_KEY, None, None, "tests",
+            ))
+            .endpoint_url($url)
+    };
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+/// The Lambda Runtime API, and the endpoint that invokes the function: cargo-lambda's.
+pub(crate) struct RuntimeApi {
+    _process: Process,
+    pub(crate) port: u16,
+}
+
+impl RuntimeApi {
+    pub(crate) fn start() -> Self {
+        let port = free_port();
+        let program = installed().join("python/bin/cargo-lambda");
+        let mut process = Process::start("runtime api", &program, |command, folder| {
+            // It wants to stand in a package, of which it then takes no notice.
+            std::fs::create_dir(folder.join("src")).expect("a folder");
+            std::fs::write(folder.join("src/main.rs"), "fn main() {}\n").expect("a file");
+            std::fs::write(
+                folder.join("Cargo.toml"),
+                "[package]\nname = \"none\"\nversion = \"0.0.0\"\nedition = \"2024\"\n[workspace]\n",
+            )
+            .expect("a file");
+            command.args([
+                "lambda",
+                "watch",
+                "--only-lambda-apis",
+                "--invoke-address",
+                "127.0.0.1",
+            ]);
+            command.args(["--invoke-port", &port.to_string()]);
+        });
+        process.wait_until_listening(port);
+        Self { _process: process, port }
+    }
+}
+
+/// S3: moto.
+pub(crate) struct S3 {
+    _process: Process,
+    pub(crate) url: String,
+    client: aws_sdk_s3::Client,
+    runtime: Runtime,
+}
+
+impl S3 {
+    pub(crate) fn start() -> Self {
+        let port = free_port();
+        let program = installed().join("python/bin/python");
+        let mut process = Process::start("s3", &program, |command, _| {
+            command.args(["-m", "moto.server", "--host", "127.0.0.1", "--port", &port.to_string()]);
+        });
+        process.wait_until_listening(port);
+        let url = url(port);
+        let settings = settings!(aws_sdk_s3, &url).force_path_style(true).build();
+        Self {
+            _process: process,
+            url,
+            client: aws_sdk_s3::Client::from_conf(settings),
+            runtime: runtime(),
+        }
+    }
+
+    pub(crate) fn create_bucket(&self, bucket: &str) {
+        use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
+        let place = CreateBucketConfiguration::builder()
+            .location_constraint(BucketLocationConstraint::from(REGION))
+            .build();
+        let call = self.client.create_bucket().bucket(bucket).create_bucket_configuration(place);
+        self.runtime.block_on(call.send()).expect("bucket");
+    }
+
+    pub(crate) fn put(&self, bucket: &str, key: &str, bytes: Vec<u8>) {
+        let call = self.client.put_object().bucket(bucket).key(key).body(bytes.into());
+        self.runtime.block_on(call.send()).expect("object");
+    }
+}
+
+/// An item of a table.
+pub(crate) type Item = BTreeMap<String, AttributeValue>;
+
+/// DynamoDB: Amazon's DynamoDB Local, in memory.
+pub(crate) struct DynamoDb {
+    _process: Process,
+    pub(crate) url: String,
+    client: aws_sdk_dynamodb::Client,
+    runtime: Runtime,
+}
+
+impl DynamoDb {
+    pub(crate) fn start() -> Self {
+        Self::start_at(free_port())
+    }
+
+    pub(crate) fn start_at(port: u16) -> Self {
+        let folder = installed().join("dynamodb");
+        let lib = folder.join("lib");
+        let mut process = Process::start("dynamodb", Path::new("java"), |command, _| {
+            command.arg("-Xmx1g").arg(format!("-Djava.library.path={}", lib.display()));
+            command.arg("-cp").arg(format!("{0}/classes:{0}/lib/*", folder.display()));
+            command.args(["LoopbackServer", "-inMemory", "-sharedDb", "-disableTelemetry"]);
+            command.args(["-port", &port.to_string()]);
+        });
+        process.wait_until_listening(port);
+        let url = url(port);
+        let settings = settings!(aws_sdk_dynamodb, &url).build();
+        let client = aws_sdk_dynamodb::Client::from_conf(settings);
+        Self { _process: process, url, client, runtime: runtime() }
+    }
+
+    /// A table as template.yaml has it.
+    pub(crate) fn create_table(&self, table: &str) {
+        let attribute = AttributeDefinition::builder()
+            .attribute_name("id")
+            .attribute_type(ScalarAttributeType::S)
+            .build()
+            .expect("an attribute");
+        let key = KeySchemaElement::builder().attribute_name("id").key_type(KeyType::Hash).build();
+        let call = self
+            .client
+            .create_table()
+            .table_name(table)
+            .attribute_definitions(attribute)
+            .key_schema(key.expect("a key"))
+            .billing_mode(BillingMode::PayPerRequest);
+        self.runtime.block_on(call.send()).expect("table");
+    }
+
+    /// All items of a table by id.
+    pub(crate) fn items(&self, table: &str) -> BTreeMap<String, Item> {
+        self.runtime.block_on(async {
+            let mut items = BTreeMap::new();
+            let mut pages =
+                self.client.scan().table_name(table).consistent_read(true).into_paginator().send();
+            while let Some(page) = pages.next().await {
+                for item in page.expect("a page").items.unwrap_or_default() {
+                    let id = item["id"].as_s().expect("an id that is a string").clone();
+                    let doubled = items.insert(id, Item::from_iter(item));
+                    assert!(doubled.is_none(), "the table gave an id twice");
+                }
+            }
+            items
+        })
+    }
+}
+
+/// SQS: ElasticMQ, with the limits of the real one.
+pub(crate) struct Sqs {
+    _process: Process,
+    pub(crate) url: String,
+    client: aws_sdk_sqs::Client,
+    runtime: Runtime,
+}
+
+impl Sqs {
+    pub(crate) fn start() -> Self {
+        let port = free_port();
+        let lib = installed().join("elasticmq/lib");
+        let mut process = Process::start("sqs", Path::new("java"), |command, folder| {
+            let settings = folder.join("elasticmq.conf");
+            std::fs::write(&settings, elasticmq_settings(port)).expect("a file");
+            command.arg("-Xmx512m").arg(format!("-Dconfig.file={}", settings.display()));
+            command.arg("-cp").arg(format!("{}/*", lib.display()));
+            command.arg("org.elasticmq.server.Main");
+        });
+        process.wait_until_listening(port);
+        let url = url(port);
+        let client = aws_sdk_sqs::Client::from_conf(settings!(aws_sdk_sqs, &url).build());
+        Self { _process: process, url, client, runtime: runtime() }
+    }
+
+    /// Makes a queue; returns its URL.
+    pub(crate) fn create_queue(&self, queue: &str) -> String {
+        let call = self.client.create_queue().queue_name(queue);
+        let made = self.runtime.block_on(call.send()).expect("queue");
+        made.queue_url.expect("the url of the queue")
+    }
+
+    /// Takes all messages out of a queue; their bodies, which are JSON.
+    pub(crate) fn drain(&self, queue_url: &str) -> Vec<Value> {
+        self.runtime.block_on(async {
+            let mut bodies = Vec::new();
+            loop {
+                let call = self.client.receive_message().queue_url(queue_url);
+                let received = call.max_number_of_messages(10).send().await.expect("messages");
+                let messages = received.messages.unwrap_or_default();
+                if messages.is_empty() {
+                    return bodies;
+                }
+                for message in messages {
+                    let body = message.body.expect("a body");
+                    bodies.push(serde_json::from_str(&body).expect("a body of json"));
+                    let receipt = message.receipt_handle.expect("a receipt");
+                    let call = self.client.delete_message().queue_url(queue_url);
+                    call.receipt_handle(receipt).send().await.expect("deleted");
+                }
+            }
+        })
+    }
+}
+
+fn elasticmq_settings(port: u16) -> String {
+    format!(
+        r#"include classpath("application.conf")
+node-address {{ protocol = http, host = "127.0.0.1", port = {port}, context-path = "" }}
+rest-sqs {{ enabled = true, bind-hostname = "127.0.0.1", bind-port = {port}, sqs-limits = strict }}
+rest-stats.enabled = false
+"#
+    )
+}
