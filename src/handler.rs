@@ -23,7 +23,7 @@ use crate::scorer::{Points, Scored, Unscorable};
 use crate::sinks::{DeadLetter, SinkError};
 use crate::verdict::Verdict;
 
-/// Reasons that a batch's log line gives of each kind.
+/// Different reasons that a batch's log line gives for failures, and as many for poison.
 const MAX_REASONS: usize = 3;
 
 /// What became of one record.
@@ -74,7 +74,8 @@ pub struct BatchReport {
     pub score: Duration,
     /// Time to store verdicts and to send dead letters.
     pub store: Duration,
-    /// The first few records that were poison or failed, with the reason.
+    /// Reasons why records failed or were poison, each with the first record that it is true of; the
+    /// first few of both.
     pub reasons: Vec<String>,
 }
 
@@ -269,7 +270,7 @@ impl<'a> Batch<'a> {
     }
 
     fn letter(&mut self, record: &'a Record<'a>, reason: String) -> DeadLetter<'a> {
-        self.give_reason(record, "dead-lettered", &reason);
+        self.give_reason(record, "is poison", &reason);
         DeadLetter {
             origin: &record.origin,
             reason: reason.into(),
@@ -301,8 +302,9 @@ impl<'a> Batch<'a> {
     }
 
     fn give_reason(&mut self, record: &Record<'_>, what: &str, reason: &str) {
-        if self.report.reasons.len() < MAX_REASONS {
-            self.report.reasons.push(format!("{} {what}: {reason}", record.origin.identity()));
+        let reasons = &mut self.report.reasons;
+        if reasons.len() < MAX_REASONS && !reasons.iter().any(|said| said.ends_with(reason)) {
+            reasons.push(format!("{} {what}: {reason}", record.origin.identity()));
         }
     }
 

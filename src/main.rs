@@ -1,8 +1,6 @@
 //! The binary that Lambda runs: logs, configuration, cold start, then one invocation after the other.
 
-use std::error::Error;
-use std::process::ExitCode;
-use std::sync::Arc;
+use std::{error::Error, process::ExitCode, sync::Arc};
 
 use lambda_runtime::{LambdaEvent, service_fn};
 use sawlog_lambda::{App, Config, deadline, handler};
@@ -29,12 +27,14 @@ async fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
 }
 
 fn start_logs() {
-    let var = |name| std::env::var(name).ok();
-    let level = var("AWS_LAMBDA_LOG_LEVEL").or_else(|| var("RUST_LOG")).unwrap_or_default();
+    let var = |name| std::env::var(name).unwrap_or_default();
+    let level = [var("AWS_LAMBDA_LOG_LEVEL"), var("RUST_LOG")].into_iter().find(|l| !l.is_empty());
     let filter = tracing_subscriber::EnvFilter::builder()
         .with_default_directive(tracing::Level::INFO.into())
-        .parse_lossy(if level == "FATAL" { "error" } else { &level });
-    let logs = tracing_subscriber::fmt().with_env_filter(filter);
-    let json = var("AWS_LAMBDA_LOG_FORMAT").is_some_and(|format| format == "JSON");
-    if json { logs.json().flatten_event(true).init() } else { logs.with_ansi(false).init() }
+        .parse_lossy(level.unwrap_or_default().replace("FATAL", "error"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
+    match var("AWS_LAMBDA_LOG_FORMAT").as_str() {
+        "JSON" => logs.json().flatten_event(true).with_span_list(false).init(),
+        _ => logs.init(),
+    }
 }

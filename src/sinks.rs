@@ -209,7 +209,39 @@ async fn pause(round: u32, until: Until) -> Option<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+    use std::net::TcpListener;
+
+    use serde_json::Value;
+
     use super::*;
+
+    /// A server on loopback that answers JSON to every JSON request. Real servers don't leave entries
+    /// of a call undone when asked to; this one does.
+    pub(super) fn serve(mut answer: impl FnMut(Value) -> Value + Send + 'static) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+        let address = listener.local_addr().expect("bound");
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut reader = BufReader::new(stream.expect("connected"));
+                let (mut len, mut line) = (0, String::new());
+                while reader.read_line(&mut line).expect("a header") > 2 {
+                    let header = line.to_ascii_lowercase();
+                    if let Some(value) = header.strip_prefix("content-length:") {
+                        len = value.trim().parse().expect("a length");
+                    }
+                    line.clear();
+                }
+                let mut body = vec![0; len];
+                reader.read_exact(&mut body).expect("a body");
+                let body = answer(serde_json::from_slice(&body).expect("json")).to_string();
+                let head = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length:";
+                let mut stream = reader.into_inner();
+                write!(stream, "{head} {}\r\n\r\n{body}", body.len()).expect("answered");
+            }
+        });
+        format!("http://{address}")
+    }
 
     fn calls(sizes: &[usize], max_entries: usize, max_bytes: usize) -> Vec<Vec<usize>> {
         let entries = sizes.iter().enumerate().map(|(index, &size)| (index, size));

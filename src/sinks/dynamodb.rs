@@ -329,4 +329,74 @@ mod tests {
         assert!(size(&map) >= 3 + 1 + 2 + 3);
         assert!(size(&AttributeValue::S("é".repeat(100))) >= 200);
     }
+
+    fn client(endpoint_url: String) -> Client {
+        let config = aws_sdk_dynamodb::Config::builder()
+            .behavior_version_latest()
+            .endpoint_url(endpoint_url)
+            .region(aws_sdk_dynamodb::config::Region::new("eu-west-1"))
+            .allow_no_auth();
+        Client::from_conf(config.build())
+    }
+
+    fn verdicts(model: &sawlog_model::Model, offsets: std::ops::Range<i64>) -> Vec<Verdict<'_>> {
+        let verdict = |offset| {
+            let origin = Origin::Kafka { cluster: None, topic: "t".into(), partition: 0, offset };
+            let values = vec![Value::Number(1.0), Value::Missing];
+            let scored = Scored { score: 0.5, values, attribution: None };
+            Verdict::new(model, Cow::Owned(origin), None, scored)
+        };
+        offsets.map(verdict).collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_left_unprocessed_is_written_in_a_later_round() {
+        let (calls, seen) = std::sync::mpsc::channel();
+        // Takes the first item of each call.
+        let url = super::super::tests::serve(move |request| {
+            let items = request["RequestItems"]["results"].as_array().expect("items").clone();
+            calls.send(items.len()).expect("a listener");
+            serde_json::json!({ "UnprocessedItems": { "results": items[1..] } })
+        });
+        let sink = DynamoDbResults::new(client(url), "results".into());
+        let model = model(None);
+        let written = sink.store(&verdicts(&model, 0..3), Until::FOREVER).await;
+        assert!(matches!(written[..], [Ok(()), Ok(()), Ok(())]), "{written:?}");
+        assert_eq!(seen.try_iter().collect::<Vec<_>>(), [3, 2, 1]);
+    }
+
+    #[tokio::test]
+    async fn an_item_that_stays_unprocessed_fails_alone_when_the_time_is_over() {
+        let url = super::super::tests::serve(|request| {
+            let items = request["RequestItems"]["results"].as_array().expect("items");
+            let left = items.iter().filter(|item| {
+                item["PutRequest"]["Item"]["offset"]["N"].as_str().expect("an offset") == "1"
+            });
+            let left: Vec<_> = left.cloned().collect();
+            serde_json::json!({ "UnprocessedItems": { "results": left } })
+        });
+        let sink = DynamoDbResults::new(client(url), "results".into());
+        let model = model(None);
+        let second = std::time::Instant::now() + std::time::Duration::from_secs(1);
+        let until = Until::before(Some(second), std::time::Duration::ZERO);
+        let written = sink.store(&verdicts(&model, 0..60), until).await;
+        let failed: Vec<usize> =
+            (0..60).filter(|&index| matches!(written[index], Err(SinkError::OutOfTime))).collect();
+        assert_eq!(failed, [1]);
+    }
+
+    #[tokio::test]
+    async fn an_item_over_the_limit_is_refused_without_a_call() {
+        let model = model(None);
+        let mut verdicts = verdicts(&model, 0..1);
+        let values = vec![Value::Number(1.0), Value::Category("x".repeat(500_000).into())];
+        let scored = Scored { score: 0.5, values, attribution: None };
+        verdicts[0] = Verdict::new(&model, Cow::Owned(verdicts[0].origin().clone()), None, scored);
+        let sink = DynamoDbResults::new(client("http://127.0.0.1:1".into()), "results".into());
+        let written = sink.store(&verdicts, Until::FOREVER).await;
+        assert!(
+            matches!(written[..], [Err(SinkError::TooLarge { limit: 409_600, .. })]),
+            "{written:?}"
+        );
+    }
 }

@@ -118,6 +118,7 @@ fn entry(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::origin::Origin;
 
     #[test]
     fn a_message_that_does_not_fit_is_refused_with_its_size() {
@@ -126,5 +127,51 @@ mod tests {
         assert_eq!((sent.id.as_str(), sent.message_body.len()), ("3", MAX_CALL_BYTES));
         let error = entry(3, Ok(fits + "x")).expect_err("too large");
         assert_eq!(error.to_string(), "it has 262145 bytes; SQS takes 262144");
+    }
+
+    #[tokio::test]
+    async fn a_failed_entry_is_sent_again_and_a_refused_one_is_not() {
+        let (calls, seen) = std::sync::mpsc::channel();
+        // Refuses the first message for good, fails the second once, passes over the third once.
+        let mut round = 0;
+        let url = super::super::tests::serve(move |request| {
+            let ids: Vec<String> = request["Entries"]
+                .as_array()
+                .expect("entries")
+                .iter()
+                .map(|entry| entry["Id"].as_str().expect("an id").to_owned())
+                .collect();
+            calls.send(ids.join(",")).expect("a listener");
+            round += 1;
+            if round == 1 {
+                return serde_json::json!({ "Successful": [], "Failed": [
+                    { "Id": "0", "SenderFault": true, "Code": "InvalidMessageContents" },
+                    { "Id": "1", "SenderFault": false, "Code": "InternalError" },
+                ]});
+            }
+            let sent = ids.iter().map(
+                |id| serde_json::json!({ "Id": id, "MessageId": "m", "MD5OfMessageBody": "" }),
+            );
+            serde_json::json!({ "Successful": sent.collect::<Vec<_>>(), "Failed": [] })
+        });
+        let config = aws_sdk_sqs::Config::builder()
+            .behavior_version_latest()
+            .endpoint_url(&url)
+            .region(aws_sdk_sqs::config::Region::new("eu-west-1"))
+            .allow_no_auth();
+        let sink = SqsDeadLetters::new(Client::from_conf(config.build()), format!("{url}/1/dead"));
+        let origins: Vec<Origin> = (0..3)
+            .map(|offset| Origin::Kafka { cluster: None, topic: "t".into(), partition: 0, offset })
+            .collect();
+        let letter =
+            |origin| DeadLetter { origin, reason: "why".into(), time_ms: 5, payload: b"p" };
+        let letters: Vec<DeadLetter<'_>> = origins.iter().map(letter).collect();
+        let written = sink.send(&letters, Until::FOREVER).await;
+        assert!(
+            matches!(&written[..], [Err(SinkError::Refused { code }), Ok(()), Ok(())]
+                if code == "InvalidMessageContents"),
+            "{written:?}"
+        );
+        assert_eq!(seen.try_iter().collect::<Vec<_>>(), ["0,1,2", "1,2"]);
     }
 }
