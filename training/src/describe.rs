@@ -9,11 +9,11 @@ use sawlog_model::{Calibration, Fitted, Model};
 use crate::tally::Tally;
 
 /// A number with its thousands set apart.
-pub fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
@@ -22,7 +22,7 @@ pub fn grouped(number: u64) -> String {
 }
 
 /// A share in per cent with enough digits to tell it from nothing.
-pub fn percent(share: f64) -> String {
+pub(crate) fn percent(share: f64) -> String {
     let percent = 100.0 * share;
     if percent == 0.0 || percent >= 0.095 {
         format!("{percent:.1} %")
@@ -32,7 +32,7 @@ pub fn percent(share: f64) -> String {
 }
 
 /// A value of a feature: short, and exact where it can be.
-pub fn value(x: f64) -> String {
+pub(crate) fn value(x: f64) -> String {
     if x == x.trunc() && x.abs() < 1e15 {
         let sign = if x < 0.0 { "-" } else { "" };
         #[expect(
@@ -49,7 +49,7 @@ pub fn value(x: f64) -> String {
 }
 
 /// What was read and rejected.
-pub fn tally(out: &mut impl Write, tally: &Tally) -> io::Result<()> {
+pub(crate) fn tally(out: &mut impl Write, tally: &Tally) -> io::Result<()> {
     writeln!(out, "read       {} records", grouped(tally.read))?;
     let share = percent(tally.rejected_share());
     writeln!(out, "rejected   {} ({share})", grouped(tally.rejected))?;
@@ -60,7 +60,7 @@ pub fn tally(out: &mut impl Write, tally: &Tally) -> io::Result<()> {
 }
 
 /// The model: format, features, forest, calibration, provenance, size.
-pub fn model(out: &mut impl Write, model: &Model) -> io::Result<()> {
+pub(crate) fn model(out: &mut impl Write, model: &Model) -> io::Result<()> {
     let features = model.features();
     writeln!(out, "\nformat     {}", format(features.spec().format()))?;
     let mut rows = vec![
@@ -161,7 +161,7 @@ fn feature_row(spec: &FeatureSpec, fitted: &Fitted) -> [String; 9] {
 }
 
 /// The formula of a scaling.
-pub fn scaling(scaling: &Scaling) -> String {
+pub(crate) fn scaling(scaling: &Scaling) -> String {
     let Scaling { log_unit, center, scale } = *scaling;
     let inner = match log_unit {
         0.0 => "x".to_owned(),
@@ -175,13 +175,24 @@ pub fn scaling(scaling: &Scaling) -> String {
 }
 
 /// Rows of equal columns, aligned; the first is the heading.
-pub fn table<const N: usize>(out: &mut impl Write, rows: &[[String; N]]) -> io::Result<()> {
-    let width =
-        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; N] = std::array::from_fn(width);
+pub(crate) fn table(out: &mut impl Write, rows: &[impl AsRef<[String]>]) -> io::Result<()> {
+    let mut widths: Vec<usize> = Vec::new();
     for row in rows {
-        let cells: Vec<String> =
-            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        for (column, cell) in row.as_ref().iter().enumerate() {
+            let width = cell.chars().count();
+            match widths.get_mut(column) {
+                Some(widest) => *widest = width.max(*widest),
+                None => widths.push(width),
+            }
+        }
+    }
+    for row in rows {
+        let cells: Vec<String> = row
+            .as_ref()
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
         writeln!(out, "  {}", cells.join("  ").trim_end())?;
     }
     Ok(())

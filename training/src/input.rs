@@ -7,16 +7,14 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use sawlog_model::{
-    Features, MAX_RECORD_LEN, RecordError, SpecError, ValidSpec, Value, read_record,
-};
+use sawlog_model::{MAX_RECORD_LEN, RecordError, SpecError, ValidSpec, Value, read_record};
 
 /// Bytes read at a time.
 const BUFFER_LEN: usize = 1 << 17;
 
 /// Why an input can't be read.
 #[derive(Debug, thiserror::Error)]
-pub enum InputError {
+pub(crate) enum InputError {
     /// Nothing there.
     #[error("input {path}: there is no such file or folder")]
     NotFound {
@@ -62,7 +60,7 @@ pub enum InputError {
 
 /// One input file, or standard input, which is named `-`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Source {
+pub(crate) struct Source {
     /// As records' places and the model's provenance name it.
     pub name: String,
     /// Bytes on disk; 0 for standard input.
@@ -74,7 +72,7 @@ pub struct Source {
 ///
 /// # Errors
 /// [`InputError`] names the argument that leads nowhere.
-pub fn resolve(arguments: &[String]) -> Result<Vec<Source>, InputError> {
+pub(crate) fn resolve(arguments: &[String]) -> Result<Vec<Source>, InputError> {
     let mut sources = Vec::new();
     for argument in arguments {
         if argument == "-" {
@@ -127,7 +125,7 @@ fn read_error(path: &str, offset: u64, source: io::Error) -> InputError {
 
 /// Where a record stands.
 #[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
+pub(crate) struct Place<'a> {
     /// The source's name.
     pub source: &'a str,
     /// Line, from 1.
@@ -137,30 +135,13 @@ pub struct Place<'a> {
 }
 
 /// A line as the reader found it.
-pub struct Record<'a> {
+pub(crate) struct Record<'a> {
     /// Where it stands.
     pub place: Place<'a>,
     /// Its values, one a feature, or why it is refused.
     pub values: Result<Vec<Value>, RecordError>,
     /// Its bytes without the line end, cut off after [`MAX_RECORD_LEN`] + 1.
     pub bytes: &'a [u8],
-}
-
-/// Which specification reads the lines: one being trained or a trained one.
-pub enum Reading<'a> {
-    /// A specification that training has not fitted yet.
-    Spec(&'a ValidSpec),
-    /// A model's features.
-    Features(&'a Features),
-}
-
-impl Reading<'_> {
-    fn spec(&self) -> &ValidSpec {
-        match self {
-            Self::Spec(spec) => spec,
-            Self::Features(features) => features.spec(),
-        }
-    }
 }
 
 /// Reads every record of a source in order. Blank lines are passed over. `moved` is told the bytes
@@ -172,14 +153,14 @@ impl Reading<'_> {
 ///
 /// # Errors
 /// [`InputError`] with the file and how far reading came. A bad record is no error.
-pub fn read_source(
+pub(crate) fn read_source(
     source: &Source,
-    reading: &Reading<'_>,
+    spec: &ValidSpec,
     moved: &dyn Fn(u64),
     mut each: impl FnMut(Record<'_>),
 ) -> Result<ValidSpec, InputError> {
     let name = source.name.as_str();
-    let mut spec = reading.spec().clone();
+    let mut spec = spec.clone();
     let is_csv = matches!(spec.format(), sawlog_model::spec::Format::Csv { .. });
     let mut lines = Lines::open(name, moved).map_err(|error| read_error(name, 0, error))?;
     let mut first = true;
@@ -309,11 +290,14 @@ mod tests {
 
     const SPEC: &str = "format = \"csv\"\n[[feature]]\nname = \"b\"\nfield = \"b\"";
 
-    fn read_all(path: &Path) -> Result<Vec<(u64, u64, Result<Vec<Value>, String>)>, InputError> {
+    /// Line, offset, and values or why there are none.
+    type Read = (u64, u64, Result<Vec<Value>, String>);
+
+    fn read_all(path: &Path) -> Result<Vec<Read>, InputError> {
         let spec = ValidSpec::from_toml(SPEC).expect("good");
         let source = Source { name: path.display().to_string(), size: 0 };
         let mut got = Vec::new();
-        read_source(&source, &Reading::Spec(&spec), &|_| {}, |record| {
+        read_source(&source, &spec, &|_| {}, |record| {
             let values = record.values.map_err(|error| error.to_string());
             got.push((record.place.line, record.place.offset, values));
         })?;

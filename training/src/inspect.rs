@@ -10,7 +10,7 @@ use crate::describe;
 
 /// Prints specification, features, parameters, calibration, provenance and size of a model.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The model
     model: PathBuf,
     /// As one JSON object, for programs
@@ -22,14 +22,14 @@ pub struct Args {
 ///
 /// # Errors
 /// Names the file, and for a bad snapshot the section and the offset.
-pub fn load(path: &Path) -> anyhow::Result<Model> {
+pub(crate) fn load(path: &Path) -> anyhow::Result<Model> {
     let name = || format!("model {}", path.display());
     let bytes = std::fs::read(path).with_context(name)?;
     Model::decode(&bytes).with_context(name)
 }
 
 /// Runs the command.
-pub fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let model = load(&args.model)?;
     let mut out = std::io::stdout().lock();
     if args.json {

@@ -6,11 +6,14 @@
 
 use clap::{Parser, Subcommand};
 
+mod demo;
 mod describe;
 mod input;
 mod inspect;
 mod output;
 mod progress;
+mod replay;
+mod score;
 mod tally;
 mod train;
 
@@ -29,6 +32,9 @@ struct Cli {
 enum Command {
     Train(train::Args),
     Inspect(inspect::Args),
+    Score(score::Args),
+    Replay(replay::Args),
+    Demo(demo::Args),
 }
 
 fn main() -> std::process::ExitCode {
@@ -36,6 +42,9 @@ fn main() -> std::process::ExitCode {
     let result = match &cli.command {
         Command::Train(args) => train::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Score(args) => score::run(args),
+        Command::Replay(args) => replay::run(args),
+        Command::Demo(args) => demo::run(args),
     };
     match result {
         Ok(()) => std::process::ExitCode::SUCCESS,

@@ -9,7 +9,7 @@ use tempfile::NamedTempFile;
 
 /// A file on its way: it appears under its name when [`Output::finish`] is called, or not at all.
 /// Without a path it is standard output.
-pub enum Output {
+pub(crate) enum Output {
     /// A file.
     File {
         /// Where it will stand.
@@ -26,7 +26,7 @@ impl Output {
     ///
     /// # Errors
     /// If the folder isn't there or can't be written to; named.
-    pub fn create(path: Option<&Path>) -> anyhow::Result<Self> {
+    pub(crate) fn create(path: Option<&Path>) -> anyhow::Result<Self> {
         let Some(path) = path else {
             return Ok(Self::Standard(BufWriter::new(io::stdout())));
         };
@@ -43,7 +43,7 @@ impl Output {
     ///
     /// # Errors
     /// If writing or renaming fails; the old file is as it was then.
-    pub fn finish(self) -> anyhow::Result<()> {
+    pub(crate) fn finish(self) -> anyhow::Result<()> {
         match self {
             Self::Standard(mut out) => Ok(out.flush()?),
             Self::File { path, file } => {

@@ -3,17 +3,17 @@
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Progress through `total` units of work, or a spinner where the total is 0 (unknown).
-pub struct Progress(ProgressBar);
+pub(crate) struct Progress(ProgressBar);
 
 impl Progress {
     /// Progress over bytes: with rate and time left.
-    pub fn over_bytes(what: &'static str, total: u64) -> Self {
+    pub(crate) fn over_bytes(what: &'static str, total: u64) -> Self {
         let known = "{msg:9} {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
         Self::new(what, total, known, "{msg:9} {spinner} {bytes}, {bytes_per_sec}")
     }
 
     /// Progress over things counted.
-    pub fn over_items(what: &'static str, total: u64) -> Self {
+    pub(crate) fn over_items(what: &'static str, total: u64) -> Self {
         let known = "{msg:9} {bar:30} {human_pos} of {human_len}, {eta} left";
         Self::new(what, total, known, "{msg:9} {spinner} {human_pos}")
     }
@@ -30,12 +30,12 @@ impl Progress {
     }
 
     /// Moves on by `count`.
-    pub fn add(&self, count: u64) {
+    pub(crate) fn add(&self, count: u64) {
         self.0.inc(count);
     }
 
     /// Takes the bar off the screen.
-    pub fn finish(self) {
+    pub(crate) fn finish(self) {
         self.0.finish_and_clear();
     }
 }

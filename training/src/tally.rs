@@ -13,7 +13,7 @@ const MAX_REASONS: usize = 1000;
 
 /// Counts of read and rejected records, the first few rejects, and the reasons with their counts.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// Records read.
     pub read: u64,
     /// Records rejected.
@@ -24,7 +24,7 @@ pub struct Tally {
 
 impl Tally {
     /// Counts a rejected record.
-    pub fn reject(&mut self, place: Place<'_>, error: &RecordError) {
+    pub(crate) fn reject(&mut self, place: Place<'_>, error: &RecordError) {
         self.rejected += 1;
         if self.first.len() < SHOWN {
             let Place { source, line, offset } = place;
@@ -37,23 +37,23 @@ impl Tally {
     }
 
     /// Records that were not rejected.
-    pub fn kept(&self) -> u64 {
+    pub(crate) fn kept(&self) -> u64 {
         self.read - self.rejected
     }
 
     /// Rejected / read; 0 if nothing was read.
     #[expect(clippy::cast_precision_loss, reason = "a share")]
-    pub fn rejected_share(&self) -> f64 {
+    pub(crate) fn rejected_share(&self) -> f64 {
         if self.read == 0 { 0.0 } else { self.rejected as f64 / self.read as f64 }
     }
 
     /// The first few rejects, each with place and reason.
-    pub fn first_rejects(&self) -> &[String] {
+    pub(crate) fn first_rejects(&self) -> &[String] {
         &self.first
     }
 
     /// The commonest reasons, one line each: count and reason.
-    pub fn commonest(&self) -> Vec<String> {
+    pub(crate) fn commonest(&self) -> Vec<String> {
         let mut reasons: Vec<(&String, &u64)> = self.reasons.iter().collect();
         reasons.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
         reasons.iter().take(SHOWN).map(|(reason, count)| format!("{count} x {reason}")).collect()

@@ -17,7 +17,7 @@ use sawlog_model::{
 };
 
 use crate::describe;
-use crate::input::{self, Reading};
+use crate::input;
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::tally::Tally;
@@ -34,9 +34,12 @@ const SAMPLED_PART: u64 = 16;
 /// ... but not fewer than this.
 const MIN_SAMPLES: u32 = 32;
 
+/// Rejected records beyond this share fail the run unless the user says otherwise.
+const MAX_REJECT_SHARE: f64 = 0.05;
+
 /// Trains a model on historical logs.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The feature specification (TOML): the format of a record and the fields that are features
     #[arg(long, value_name = "SPEC.toml")]
     spec: PathBuf,
@@ -47,20 +50,20 @@ pub struct Args {
     #[arg(long, value_name = "MODEL")]
     output: PathBuf,
     /// Number of trees
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = Params::default().trees)]
     trees: u32,
     /// Records sampled for each tree [default: 256, or a sixteenth of the records (at least 32)
     /// where they are fewer than 4,096]
     #[arg(long)]
     samples: Option<u32>,
     /// Seed of sampling and cuts: the same input, parameters and seed give the same bytes
-    #[arg(long, default_value_t = 42)]
+    #[arg(long, default_value_t = Params::default().seed)]
     seed: u64,
     /// How to set the threshold from held-out scores: quantile:Q, Nsd or value:X
     #[arg(long, default_value_t)]
     threshold: ThresholdRule,
     /// Fail if more than this share of the records is rejected
-    #[arg(long, default_value_t = 0.05, value_parser = share, value_name = "SHARE")]
+    #[arg(long, default_value_t = MAX_REJECT_SHARE, value_parser = share, value_name = "SHARE")]
     max_reject_share: f64,
 }
 
@@ -69,19 +72,39 @@ fn share(text: &str) -> Result<f64, String> {
     share.ok_or_else(|| "a number from 0 to 1".to_owned())
 }
 
+impl Args {
+    /// The defaults for one input.
+    pub(crate) fn new(spec: &str, input: &str, output: &str, threshold: ThresholdRule) -> Self {
+        let (trees, seed) = (Params::default().trees, Params::default().seed);
+        Self {
+            spec: spec.into(),
+            input: vec![input.to_owned()],
+            output: output.into(),
+            trees,
+            samples: None,
+            seed,
+            threshold,
+            max_reject_share: MAX_REJECT_SHARE,
+        }
+    }
+}
+
 /// Runs the command.
-pub fn run(args: &Args) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string(&args.spec)
-        .with_context(|| format!("specification {}", args.spec.display()))?;
-    let spec = ValidSpec::from_toml(&text)
-        .with_context(|| format!("specification {}", args.spec.display()))?;
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    train_to_file(args, &mut std::io::stdout().lock())
+}
+
+/// Trains, writes the model and says what was done.
+pub(crate) fn train_to_file(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
+    let named = || format!("specification {}", args.spec.display());
+    let text = std::fs::read_to_string(&args.spec).with_context(named)?;
+    let spec = ValidSpec::from_toml(&text).with_context(named)?;
     let (model, tally) = train(&spec, args)?;
     let mut output = Output::create(Some(&args.output))?;
     output.write_all(&model.encode())?;
     output.finish()?;
-    let mut out = std::io::stdout().lock();
-    describe::tally(&mut out, &tally)?;
-    describe::model(&mut out, &model)?;
+    describe::tally(out, &tally)?;
+    describe::model(out, &model)?;
     writeln!(out, "\nwrote      {}", args.output.display())?;
     Ok(())
 }
@@ -100,8 +123,7 @@ fn train(spec: &ValidSpec, args: &Args) -> anyhow::Result<(Model, Tally)> {
     let progress = Progress::over_bytes("reading", sources.iter().map(|source| source.size).sum());
     let mut spec = spec.clone();
     for source in &sources {
-        let reading = Reading::Spec(&spec);
-        let read = input::read_source(source, &reading, &|bytes| progress.add(bytes), |record| {
+        let read = input::read_source(source, &spec, &|bytes| progress.add(bytes), |record| {
             gathered.take(record);
         })?;
         if spec.needs_header() {

@@ -1,0 +1,185 @@
+//! `sawlog score`: the verdicts of a model on the records of files, by the Lambda's own code.
+
+use std::borrow::Cow;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use sawlog_lambda::scorer::{Points, Scored, Unscorable};
+use sawlog_lambda::sinks::DeadLetter;
+use sawlog_lambda::{Origin, Verdict};
+use sawlog_model::{Model, RecordError, Value};
+
+use crate::describe::{grouped, percent};
+use crate::input::{self, Record};
+use crate::inspect;
+use crate::output::Output;
+use crate::progress::Progress;
+use crate::tally::Tally;
+
+/// Records scored in one call.
+const BATCH: usize = 4096;
+
+/// Scores the records of files with a model.
+///
+/// Writes one line a record in the order of the input, a summary on standard error.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The model
+    #[arg(long)]
+    model: PathBuf,
+    /// Files, folders, globs, or - for standard input; plain, gzip or zstd
+    #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
+    input: Vec<String>,
+    /// Where to write the scores [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Where to write rejected records, one JSON line each with place, reason and original bytes
+    #[arg(long, value_name = "FILE")]
+    rejects: Option<PathBuf>,
+    /// json: one object a record with score, verdict, features and, for an anomaly, their shares;
+    /// csv: the columns score, anomaly, source, line
+    #[arg(long, value_enum, default_value_t = Format::Json)]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Json,
+    Csv,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let model = inspect::load(&args.model)?;
+    let sources = input::resolve(&args.input)?;
+    let mut run = Run {
+        model: &model,
+        format: args.format,
+        out: Output::create(args.output.as_deref())?,
+        rejects: args.rejects.as_deref().map(|path| Output::create(Some(path))).transpose()?,
+        tally: Tally::default(),
+        anomalies: 0,
+        batch: Vec::with_capacity(BATCH),
+    };
+    if args.format == Format::Csv {
+        writeln!(run.out, "score,anomaly,source,line")?;
+    }
+    let progress = Progress::over_bytes("scoring", sources.iter().map(|source| source.size).sum());
+    for source in &sources {
+        // The reader calls back and can't pass an error on: the first is kept and told after it.
+        let mut result = Ok(());
+        let path: Arc<str> = source.name.as_str().into();
+        input::read_source(
+            source,
+            model.features().spec(),
+            &|bytes| progress.add(bytes),
+            |record| {
+                if result.is_ok() {
+                    result = run.take(&path, record);
+                }
+            },
+        )?;
+        result?;
+    }
+    run.score_batch()?;
+    progress.finish();
+    run.finish()
+}
+
+struct Run<'m> {
+    model: &'m Model,
+    format: Format,
+    out: Output,
+    rejects: Option<Output>,
+    tally: Tally,
+    anomalies: u64,
+    batch: Vec<(Origin, Vec<Value>)>,
+}
+
+impl Run<'_> {
+    fn take(&mut self, path: &Arc<str>, record: Record<'_>) -> anyhow::Result<()> {
+        self.tally.read += 1;
+        let place = record.place;
+        let origin = Origin::File { path: path.clone(), line: place.line, offset: place.offset };
+        match record.values {
+            Ok(values) => {
+                self.batch.push((origin, values));
+                if self.batch.len() == BATCH { self.score_batch() } else { Ok(()) }
+            }
+            Err(error) => {
+                self.tally.reject(place, &error);
+                self.write_reject(&origin, &error, record.bytes)
+            }
+        }
+    }
+
+    fn write_reject(
+        &mut self,
+        origin: &Origin,
+        error: &RecordError,
+        payload: &[u8],
+    ) -> anyhow::Result<()> {
+        let Some(out) = &mut self.rejects else { return Ok(()) };
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let time_ms = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
+        let reason = Cow::Owned(error.to_string());
+        serde_json::to_writer(&mut *out, &DeadLetter { origin, reason, time_ms, payload })?;
+        Ok(writeln!(out)?)
+    }
+
+    fn score_batch(&mut self) -> anyhow::Result<()> {
+        let (origins, values): (Vec<Origin>, Vec<Vec<Value>>) = self.batch.drain(..).unzip();
+        let points = Points::of_values(self.model, values.into_iter().map(Ok::<_, Unscorable>));
+        for (origin, scored) in origins.into_iter().zip(points.score(self.model)?) {
+            self.write_score(&origin, scored?)?;
+        }
+        Ok(())
+    }
+
+    fn write_score(&mut self, origin: &Origin, scored: Scored) -> anyhow::Result<()> {
+        let verdict = Verdict::new(self.model, Cow::Borrowed(origin), None, scored);
+        self.anomalies += u64::from(verdict.is_anomaly());
+        match (self.format, origin) {
+            (Format::Csv, Origin::File { path, line, .. }) => {
+                let (score, anomaly) = (verdict.score(), u8::from(verdict.is_anomaly()));
+                let path = path.replace('"', "\"\"");
+                writeln!(self.out, "{score},{anomaly},\"{path}\",{line}")?;
+            }
+            _ => {
+                serde_json::to_writer(&mut self.out, &verdict)?;
+                writeln!(self.out)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> anyhow::Result<()> {
+        self.out.finish()?;
+        if let Some(rejects) = self.rejects {
+            rejects.finish().context("rejects")?;
+        }
+        let scored = self.tally.kept();
+        #[expect(clippy::cast_precision_loss, reason = "a share")]
+        let share = self.anomalies as f64 / scored.max(1) as f64;
+        let mut err = std::io::stderr().lock();
+        writeln!(
+            err,
+            "scored {} of {} records: {} above the threshold ({}), {} rejected",
+            grouped(scored),
+            grouped(self.tally.read),
+            grouped(self.anomalies),
+            percent(share),
+            grouped(self.tally.rejected),
+        )?;
+        if self.model.calibration().is_none() {
+            writeln!(err, "the model has no threshold: `sawlog calibrate` sets one")?;
+        }
+        for line in self.tally.first_rejects() {
+            writeln!(err, "  {line}")?;
+        }
+        Ok(())
+    }
+}
