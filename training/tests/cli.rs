@@ -1,0 +1,325 @@
+//! The `sawlog` command as a user runs it: the real binary on real files.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+const SPEC: &str = r#"format = "json"
+[[feature]]
+name = "duration"
+field = "/duration"
+missing = "reject"
+[[feature]]
+name = "size"
+field = "/size"
+"#;
+
+struct Bench {
+    folder: TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let bench = Self { folder: tempfile::tempdir().expect("a folder") };
+        bench.write("spec.toml", SPEC);
+        bench
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+        std::fs::write(self.path(name), text).expect("written");
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sawlog"));
+        command.current_dir(self.folder.path()).args(arguments).output().expect("it starts")
+    }
+
+    /// Runs a command that must succeed and returns its standard output.
+    fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?} failed: {said}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// Runs a command that must fail cleanly and returns its standard error.
+    fn fails(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let said = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(1), "{arguments:?} said: {said}");
+        assert!(!said.contains("panicked"), "{said}");
+        said
+    }
+
+    fn train(&self, input: &str) -> Vec<String> {
+        ["train", "--spec", "spec.toml", "--input", input, "--output", "model"]
+            .map(str::to_owned)
+            .to_vec()
+    }
+
+    fn fails_to_train(&self, input: &str) -> String {
+        let arguments = self.train(input);
+        self.fails(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+}
+
+fn requests(count: u32) -> String {
+    let line =
+        |i: u32| format!("{{\"duration\":{},\"size\":{}}}\n", 100 + i * 7919 % 101, i * 31 % 17);
+    (0..count).map(line).collect()
+}
+
+fn folder_is_clean(path: &Path) {
+    let names: Vec<String> = std::fs::read_dir(path)
+        .expect("readable")
+        .map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned())
+        .collect();
+    assert!(!names.iter().any(|name| name.starts_with(".tmp")), "left behind: {names:?}");
+}
+
+#[test]
+fn the_same_input_parameters_and_seed_give_the_same_bytes() {
+    let bench = Bench::new();
+    bench.write("log", requests(3000));
+    let train = |output: &str, seed: &str| {
+        let seed = ["--seed", seed];
+        let fixed = ["train", "--spec", "spec.toml", "--input", "log", "--output", output];
+        bench.ok(&[&fixed[..], &seed[..]].concat());
+        std::fs::read(bench.path(output)).expect("written")
+    };
+    let first = train("a", "7");
+    assert_eq!(first, train("b", "7"), "the same seed");
+    assert_ne!(first, train("c", "8"), "another seed");
+}
+
+#[test]
+fn train_says_what_it_did_and_inspect_shows_it() {
+    let bench = Bench::new();
+    bench.write("log", requests(3000) + "no json\n{\"size\":1}\n");
+    let said = bench.ok(&["train", "--spec", "spec.toml", "--input", "log", "--output", "model"]);
+    for want in [
+        "read       3,002 records",
+        "rejected   2 (0.067 %)",
+        "log:3001 (byte ",
+        "not JSON",
+        "field `/duration` is missing",
+        "kept       3,000",
+        "threshold",
+        "quantile:0.999",
+        "wrote      model",
+    ] {
+        assert!(said.contains(want), "want {want} in:\n{said}");
+    }
+    let shown = bench.ok(&["inspect", "model"]);
+    assert!(shown.contains("/duration") && shown.contains("seed 42"), "{shown}");
+    let json: Value =
+        serde_json::from_str(&bench.ok(&["inspect", "--json", "model"])).expect("json");
+    assert_eq!(json["params"]["trees"], 100);
+    assert_eq!(json["params"]["samples"], 170, "a sixteenth of what is sampled from");
+    assert_eq!(json["provenance"]["rejected"], 2);
+    assert_eq!(json["provenance"]["inputs"], serde_json::json!(["log"]));
+}
+
+#[test]
+fn every_record_is_scored_or_rejected_with_its_place() {
+    let bench = Bench::new();
+    bench.write("log", requests(2000));
+    bench.ok(&["train", "--spec", "spec.toml", "--input", "log", "--output", "model"]);
+    let odd = "{\"duration\":90000,\"size\":3}\nno json\n{\"duration\":150,\"size\":3}\n";
+    bench.write("later", odd);
+    let score = ["score", "--model", "model", "--input", "later", "--rejects", "rejects"];
+    let lines = bench.ok(&score);
+    let verdicts: Vec<Value> =
+        lines.lines().map(|line| serde_json::from_str(line).expect("json")).collect();
+    assert_eq!(verdicts.len(), 2);
+    assert_eq!(
+        verdicts[0]["origin"],
+        serde_json::json!({"source":"file","path":"later","line":1,"offset":0})
+    );
+    assert_eq!(verdicts[0]["anomaly"], true);
+    assert_eq!(verdicts[0]["features"], serde_json::json!({"duration":90000,"size":3}));
+    let share = verdicts[0]["attribution"]["duration"]["high"].as_f64().expect("a share");
+    assert!(share > 0.5, "it is the duration: {}", verdicts[0]);
+    assert_eq!(verdicts[1]["anomaly"], false);
+    let rejects = std::fs::read_to_string(bench.path("rejects")).expect("written");
+    let reject: Value = serde_json::from_str(rejects.trim()).expect("one line of json");
+    assert_eq!(reject["origin"]["line"], 2);
+    assert_eq!(reject["payload_base64"], "bm8ganNvbg==");
+
+    let csv = bench.ok(&["score", "--model", "model", "--input", "later", "--format", "csv"]);
+    let rows: Vec<&str> = csv.lines().collect();
+    assert_eq!(rows[0], "score,anomaly,source,line");
+    assert_eq!(rows[1], format!("{},1,\"later\",1", verdicts[0]["score"]));
+    assert_eq!(rows.len(), 3);
+}
+
+#[test]
+fn csv_columns_may_stand_in_another_order_than_in_training() {
+    let bench = Bench::new();
+    bench.write("spec.toml", "format = \"csv\"\n[[feature]]\nname = \"a\"\nfield = \"a\"\n");
+    let rows: String = (0..1000).map(|i| format!("{},x,{}\n", i, i * 7 % 50)).collect();
+    bench.write("one.csv", format!("id,note,a\n{rows}"));
+    bench.ok(&["train", "--spec", "spec.toml", "--input", "one.csv", "--output", "model"]);
+    let scores = |file: &str| {
+        let csv = bench.ok(&["score", "--model", "model", "--input", file, "--format", "csv"]);
+        csv.lines()
+            .skip(1)
+            .map(|row| row.split(',').next().unwrap_or_default().to_owned())
+            .collect::<Vec<_>>()
+    };
+    bench.write("same.csv", "id,note,a\n1,x,7\n2,x,900\n");
+    bench.write("other.csv", "a\n7\n900\n");
+    bench.write("none.csv", "1,x,7\n2,x,900\n");
+    let want = scores("same.csv");
+    assert_eq!(want.len(), 2);
+    assert_eq!(scores("other.csv"), want);
+    assert_eq!(scores("none.csv"), want, "without a header: the columns of training");
+}
+
+#[test]
+fn nothing_to_learn_from_is_an_error_and_leaves_the_old_model_whole() {
+    let bench = Bench::new();
+    bench.write("model", "the old model");
+    let same = "{\"duration\":5,\"size\":5}\n".repeat(500);
+    let cases = [
+        (String::new(), "no record"),
+        ("\n\n".to_owned(), "no record"),
+        ("{\"duration\":5}\n".to_owned(), "too few"),
+        (same, "every feature is constant in the training sample: duration, size"),
+        ("x\n".repeat(10) + &requests(90), "10 of 100 records were rejected"),
+        ("{\"duration\":\"abc\"}\n".repeat(100), "100 x field `/duration` is not a number"),
+    ];
+    for (text, want) in cases {
+        bench.write("log", text);
+        let said = bench.fails_to_train("log");
+        assert!(said.contains(want), "want {want}, got {said}");
+        let model = std::fs::read_to_string(bench.path("model")).expect("still there");
+        assert_eq!(model, "the old model", "after: {want}");
+        folder_is_clean(bench.folder.path());
+    }
+}
+
+#[test]
+fn inputs_that_are_not_there_or_are_damaged_are_named() {
+    let bench = Bench::new();
+    bench.write("log", requests(100));
+    bench.write("cut.gz", [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 1, 2]);
+    std::fs::create_dir(bench.path("empty")).expect("created");
+    for (input, want) in [
+        ("missing.log", "input missing.log: there is no such file"),
+        ("missing*.log", "input missing*.log: it has no files"),
+        ("empty", "input empty: it has no files"),
+        ("cut.gz", "input cut.gz: at byte 0"),
+    ] {
+        let said = bench.fails_to_train(input);
+        assert!(said.contains(want), "want {want}, got {said}");
+    }
+    let said =
+        bench.fails(&["train", "--spec", "none.toml", "--input", "log", "--output", "model"]);
+    assert!(said.contains("specification none.toml"), "{said}");
+    let said =
+        bench.fails(&["train", "--spec", "spec.toml", "--input", "log", "--output", "none/model"]);
+    assert!(said.contains("output none/model"), "{said}");
+    let said = bench.fails(&[
+        "train",
+        "--spec",
+        "spec.toml",
+        "--input",
+        "log",
+        "--output",
+        "model",
+        "--trees",
+        "0",
+    ]);
+    assert!(said.contains("trees is 0; 1 to"), "{said}");
+    bench.write("spec.toml", SPEC.replace("missing =", "mising ="));
+    let said = bench.fails_to_train("log");
+    assert!(
+        said.contains("spec.toml") && said.contains("line 5") && said.contains("mising"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_damaged_model_is_named_with_section_and_offset() {
+    let bench = Bench::new();
+    bench.write("log", requests(500));
+    bench.ok(&["train", "--spec", "spec.toml", "--input", "log", "--output", "model"]);
+    let mut bytes = std::fs::read(bench.path("model")).expect("written");
+    bytes[500] ^= 1;
+    bench.write("flipped", &bytes);
+    bench.write("cut", &bytes[..1000]);
+    let said = bench.fails(&["inspect", "flipped"]);
+    assert!(said.contains("model flipped: checksum at offset"), "{said}");
+    let said = bench.fails(&["score", "--model", "cut", "--input", "log"]);
+    assert!(said.contains("model cut: snapshot length at offset 16"), "{said}");
+}
+
+#[test]
+fn standard_input_and_compressed_files_train_alike() {
+    let bench = Bench::new();
+    bench.write("log", requests(1000));
+    bench.write("log.zst", zstd::encode_all(requests(1000).as_bytes(), 3).expect("encoded"));
+    std::fs::create_dir(bench.path("logs")).expect("created");
+    bench.write("logs/a.zst", zstd::encode_all(requests(1000).as_bytes(), 3).expect("encoded"));
+    for input in ["log", "log.zst", "logs", "lo?.zst"] {
+        let arguments = bench.train(input);
+        let said = bench.ok(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(said.contains("kept       1,000"), "{input}: {said}");
+    }
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sawlog"))
+        .current_dir(bench.folder.path())
+        .args(["train", "--spec", "spec.toml", "--input", "-", "--output", "model"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    std::io::Write::write_all(&mut stdin, requests(1000).as_bytes()).expect("written");
+    drop(stdin);
+    let output = child.wait_with_output().expect("it ends");
+    let said = String::from_utf8(output.stdout).expect("text");
+    assert!(output.status.success() && said.contains("kept       1,000"), "{said}");
+}
+
+#[test]
+fn a_replay_accounts_for_every_record_and_again_changes_nothing() {
+    let bench = Bench::new();
+    bench.write("log", requests(2000));
+    bench.ok(&["train", "--spec", "spec.toml", "--input", "log", "--output", "model"]);
+    bench.write("later", requests(700) + "no json\n" + &requests(300));
+    let replay =
+        ["replay", "--model", "model", "--input", "later", "--output", "out", "--batch", "128"];
+    let said = bench.ok(&replay);
+    assert!(said.contains("replayed   1,001 records in 8 batches"), "{said}");
+    assert!(said.contains("1,000 stored, 1 dead-lettered, 0 failed"), "{said}");
+    let results = std::fs::read(bench.path("out/results.jsonl")).expect("written");
+    assert_eq!(results.iter().filter(|&&byte| byte == b'\n').count(), 1000);
+    bench.ok(&replay);
+    assert_eq!(std::fs::read(bench.path("out/results.jsonl")).expect("written"), results);
+}
+
+#[test]
+fn the_demo_ends_with_a_table_of_anomalies_from_real_logs() {
+    let bench = Bench::new();
+    let said = bench.ok(&["demo"]);
+    for want in [
+        "sawlog train",
+        "sawlog replay",
+        "18,750 stored, 0 dead-lettered, 0 failed",
+        "most unusual",
+        "Next:",
+    ] {
+        assert!(said.contains(want), "want {want} in:\n{said}");
+    }
+    let results =
+        std::fs::read_to_string(bench.path("sawlog-demo/results.jsonl")).expect("written");
+    let flagged = results.lines().filter(|line| line.contains("\"anomaly\":true")).count();
+    assert!(flagged > 0 && said.contains(&format!("of {flagged} flagged")), "{flagged}: {said}");
+}
