@@ -40,9 +40,9 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// `len` records of the shipped log over three partitions. If `poisoned`, five of them, in
-    /// different places and partitions, can't be read, each for another reason.
-    pub(crate) fn new(kafka: Kafka, len: usize, poisoned: bool) -> Self {
+    /// `len` records of the shipped log over three partitions. Five of them, in different
+    /// places and partitions, can't be read, each for another reason.
+    pub(crate) fn new(kafka: Kafka, len: usize) -> Self {
         let lines = lines(len);
         let mut partitions = vec![Vec::new(); PARTITIONS];
         let mut fates = BTreeMap::new();
@@ -50,8 +50,8 @@ impl Batch {
             let partition = index % PARTITIONS;
             let offset = FIRST_OFFSET + index / PARTITIONS;
             let mut record = record(partition, offset, index, line);
-            // Spread over the batch: its ends, its middle, two in a row.
-            let at = |share: usize| poisoned && index == (len - 1) * share / 100;
+            // Spread over the batch, its first and last record among them.
+            let at = |share: usize| index == (len - 1) * share / 100;
             let fate = if at(0) {
                 record["value"] = json!("{not base64}");
                 Fate::DeadLettered { reason: "base64", payload: None }
@@ -93,7 +93,7 @@ impl Batch {
 }
 
 impl Kafka {
-    /// A record's name, as the README gives it.
+    /// A record's name: what `Origin::identity` promises, written down a second time.
     fn identity(self, partition: usize, offset: usize) -> String {
         match self {
             Self::Msk => format!("kafka/{CLUSTER}/{TOPIC}/{partition}/{offset}"),

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::batch::{Batch, Kafka, TOPIC, assert_same_ids};
-use crate::function::{Function, Variables, model};
+use crate::function::{Answer, Function, Variables, model};
 use crate::process::free_port;
 use crate::servers::{DynamoDb, Sqs};
 
@@ -11,7 +11,7 @@ use crate::servers::{DynamoDb, Sqs};
 const LEN: usize = 120;
 const ALL_DONE: &str = r#"{"batchItemFailures":[]}"#;
 
-/// A function with its model in a file and its results in the table `results` at `dynamodb_port`.
+/// A function with its model in a file and its results in a table `results`.
 fn variables(folder: &tempfile::TempDir, dynamodb_url: &str) -> Variables {
     let model_path = folder.path().join("model");
     std::fs::write(&model_path, model()).expect("the model written");
@@ -22,31 +22,33 @@ fn variables(folder: &tempfile::TempDir, dynamodb_url: &str) -> Variables {
         .set("AWS_ENDPOINT_URL_DYNAMODB", dynamodb_url)
 }
 
-/// The identities that an answer reports, as `partition/offset`, each named once.
-fn reported(answer: &Value) -> Vec<String> {
+/// The records that an answer reports as failed are these, each named once.
+fn assert_reported<'a>(expected: impl IntoIterator<Item = &'a str>, answer: &Answer) {
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let answer = answer.json();
     let failures = answer["batchItemFailures"].as_array().expect("a list of failures");
-    let places = failures.iter().map(|failure| {
-        let item = &failure["itemIdentifier"];
-        let partition = item["partition"].as_str().and_then(|name| name.strip_prefix(TOPIC));
-        let partition = partition.and_then(|rest| rest.strip_prefix('-'));
-        format!("{}/{}", partition.expect("topic-partition"), item["offset"])
+    let got: Vec<String> =
+        failures.iter().map(|failure| place_of(&failure["itemIdentifier"])).collect();
+    // An identity ends with its partition and offset.
+    let expected = expected.into_iter().map(|id| {
+        let (rest, offset) = id.rsplit_once('/').expect("an offset");
+        let (_, partition) = rest.rsplit_once('/').expect("a partition");
+        &id[id.len() - partition.len() - 1 - offset.len()..]
     });
-    places.collect()
+    assert_same_ids("reported", expected, got.iter().map(String::as_str));
 }
 
-/// What an answer to `batch` must report if no verdict could be stored: all but the poison.
-fn unfinished(batch: &Batch) -> Vec<String> {
-    let stored = batch.stored().into_iter();
-    stored
-        .map(|id| id.rsplitn(3, '/').take(2).collect::<Vec<_>>())
-        .map(|at| format!("{}/{}", at[1], at[0]))
-        .collect()
+/// `partition/offset` of an item identifier.
+fn place_of(item: &Value) -> String {
+    let partition = item["partition"].as_str().and_then(|name| name.strip_prefix(TOPIC));
+    let partition = partition.and_then(|rest| rest.strip_prefix('-'));
+    format!("{}/{}", partition.expect("topic-partition"), item["offset"])
 }
 
 #[test]
 fn without_partial_answers_a_dead_table_fails_the_invocation_until_it_is_back() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let batch = Batch::new(Kafka::Msk, LEN, true);
+    let batch = Batch::new(Kafka::Msk, LEN);
     let port = free_port();
     let function = Function::start(&variables(&folder, &format!("http://127.0.0.1:{port}")));
 
@@ -70,18 +72,11 @@ fn without_partial_answers_a_dead_table_fails_the_invocation_until_it_is_back() 
 #[test]
 fn with_partial_answers_a_missing_table_is_answered_by_every_unfinished_offset() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let batch = Batch::new(Kafka::SelfManaged, LEN, true);
+    let batch = Batch::new(Kafka::SelfManaged, LEN);
     let dynamodb = DynamoDb::start();
     let function = Function::start(&variables(&folder, &dynamodb.url).set("PARTIAL_BATCH", "true"));
 
-    let answer = function.invoke(&batch.event);
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    let (expected, got) = (unfinished(&batch), reported(&answer.json()));
-    assert_same_ids(
-        "reported",
-        expected.iter().map(String::as_str),
-        got.iter().map(String::as_str),
-    );
+    assert_reported(batch.stored(), &function.invoke(&batch.event));
     let dead = std::fs::read_to_string(folder.path().join("dead.jsonl")).expect("a file");
     assert_eq!(dead.lines().count(), batch.dead().len(), "poison is done even so: {dead}");
 
@@ -95,7 +90,7 @@ fn with_partial_answers_a_missing_table_is_answered_by_every_unfinished_offset()
 #[test]
 fn a_dead_letter_that_can_not_be_sent_is_reported() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let batch = Batch::new(Kafka::Msk, LEN, true);
+    let batch = Batch::new(Kafka::Msk, LEN);
     let sqs = Sqs::start();
     let results = folder.path().join("results.jsonl");
     let variables = variables(&folder, "http://127.0.0.1:1")
@@ -104,20 +99,7 @@ fn a_dead_letter_that_can_not_be_sent_is_reported() {
         .set("AWS_ENDPOINT_URL_SQS", &sqs.url);
 
     let function = Function::start(&variables.clone().set("PARTIAL_BATCH", "true"));
-    let answer = function.invoke(&batch.event);
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    let got = reported(&answer.json());
-    let expected: Vec<String> = batch
-        .dead()
-        .into_iter()
-        .map(|id| id.rsplitn(3, '/').take(2).collect::<Vec<_>>())
-        .map(|at| format!("{}/{}", at[1], at[0]))
-        .collect();
-    assert_same_ids(
-        "reported",
-        expected.iter().map(String::as_str),
-        got.iter().map(String::as_str),
-    );
+    assert_reported(batch.dead(), &function.invoke(&batch.event));
     drop(function);
 
     let function = Function::start(&variables);

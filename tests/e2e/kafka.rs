@@ -34,7 +34,7 @@ fn self_managed_batch_ends_in_files() {
 
 /// Model in S3, results in DynamoDB, dead letters in SQS; then the same batch again.
 fn accounts_for_every_record_on_servers(kafka: Kafka) {
-    let batch = Batch::new(kafka, LEN, true);
+    let batch = Batch::new(kafka, LEN);
     let (s3, dynamodb, sqs) = (S3::start(), DynamoDb::start(), Sqs::start());
     s3.create_bucket("models");
     s3.put("models", "prod/requests.model", model().to_vec());
@@ -72,7 +72,7 @@ fn accounts_for_every_record_on_servers(kafka: Kafka) {
 
 /// Everything in files, no server but the Runtime API; then the same batch again.
 fn accounts_for_every_record_in_files(kafka: Kafka) {
-    let batch = Batch::new(kafka, LEN, true);
+    let batch = Batch::new(kafka, LEN);
     let folder = tempfile::tempdir().expect("a temporary folder");
     let [model_path, results, dead] =
         ["model", "results.jsonl", "dead.jsonl"].map(|name| folder.path().join(name));
