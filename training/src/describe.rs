@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use sawlog_model::features::Scaling;
 use sawlog_model::spec::{FeatureSpec, Format};
-use sawlog_model::{Calibration, Fitted, Model};
+use sawlog_model::{Calibration, Fitted, LeafRule, Model, Sampling};
 
 use crate::tally::Tally;
 
@@ -87,11 +87,18 @@ pub(crate) fn model(out: &mut impl Write, model: &Model) -> io::Result<()> {
         params.seed,
         grouped(forest.leaves() as u64),
     )?;
-    match model.calibration() {
-        Some(calibration) => self::calibration(out, calibration)?,
-        None => writeln!(out, "threshold  none: no record was held out to set it by")?,
+    if params.leaf_rule == LeafRule::Sagemaker {
+        let samples = match params.sampling {
+            Sampling::Contiguous => "contiguous chunks of the input, one a tree",
+            Sampling::Keyed | Sampling::Imported => "a uniform sample a tree",
+        };
+        writeln!(out, "           by SageMaker's rules: {samples}; its leaf rule")?;
     }
     let from = model.provenance();
+    match model.calibration() {
+        Some(calibration) => self::calibration(out, calibration, from.held_out > 0)?,
+        None => writeln!(out, "threshold  none: no record was held out to set it by")?,
+    }
     writeln!(
         out,
         "made by    {} from {} records ({} rejected): {} to sample from, {} held out",
@@ -105,10 +112,11 @@ pub(crate) fn model(out: &mut impl Write, model: &Model) -> io::Result<()> {
     writeln!(out, "model      {} ({} bytes)", model.id(), grouped(model.snapshot_len() as u64))
 }
 
-fn calibration(out: &mut impl Write, calibration: &Calibration) -> io::Result<()> {
+fn calibration(out: &mut impl Write, calibration: &Calibration, held_out: bool) -> io::Result<()> {
+    let records = if held_out { "held-out records" } else { "records" };
     writeln!(
         out,
-        "threshold  {:.4} by {}: above it are {} of {} held-out records ({})",
+        "threshold  {:.4} by {}: above it are {} of {} {records} ({})",
         calibration.threshold,
         calibration.rule,
         grouped(calibration.flagged),
@@ -116,14 +124,14 @@ fn calibration(out: &mut impl Write, calibration: &Calibration) -> io::Result<()
         percent(calibration.flagged_share()),
     )?;
     if calibration.records < 1000 {
-        writeln!(out, "warning: few held-out records; the threshold is a rough one")?;
+        writeln!(out, "warning: few {records}; the threshold is a rough one")?;
     }
     let quantiles = &calibration.quantiles;
     if let [least, .., greatest] = quantiles.as_slice() {
         let median = quantiles.get(7).copied().unwrap_or(f64::NAN);
         writeln!(
             out,
-            "scores     held out: {least:.3} to {greatest:.3}, median {median:.3}, mean {:.3}, deviation {:.3}",
+            "scores     of these: {least:.3} to {greatest:.3}, median {median:.3}, mean {:.3}, deviation {:.3}",
             calibration.mean, calibration.deviation,
         )?;
     }

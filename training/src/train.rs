@@ -4,6 +4,9 @@
 //! sketches: nine in ten to the trees' samples, one in ten to the held-out sample. What the sketches
 //! keep is all that stays in memory. Transforms are learned from the sampled records, trees built
 //! from them, and the threshold set by the held-out ones.
+//!
+//! `--compat sagemaker` follows the endpoint instead: contiguous chunks of the rows in place of the
+//! sketch while the rows are few, its leaf rule, no record held out (docs/sagemaker.md).
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -11,9 +14,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
 use ndarray::{Array1, Array2};
+use sawlog_model::spec::{Encoding, Transform};
 use sawlog_model::{
-    Calibration, Features, Forest, Model, Params, Provenance, RecordKey, Sketch, ThresholdRule,
-    ValidParams, ValidSpec, Value,
+    Calibration, Features, Forest, LeafRule, Model, Params, Provenance, RecordKey, Sampling,
+    Sketch, ThresholdRule, ValidParams, ValidSpec, Value,
 };
 
 use crate::describe;
@@ -24,7 +28,7 @@ use crate::tally::Tally;
 
 /// One record in so many is held out to calibrate the threshold.
 const HELD_OUT_ONE_IN: u64 = 10;
-/// Most held-out records scored: at a quantile of 0.999 twenty of them lie above the threshold.
+/// Most records scored to calibrate the threshold: at a quantile of 0.999 twenty of them lie above the threshold.
 const MAX_HELD_OUT: usize = 20_000;
 /// Samples a tree unless the user says otherwise, as in SageMaker.
 const DEFAULT_SAMPLES: u32 = 256;
@@ -33,6 +37,9 @@ const DEFAULT_SAMPLES: u32 = 256;
 const SAMPLED_PART: u64 = 16;
 /// ... but not fewer than this.
 const MIN_SAMPLES: u32 = 32;
+
+/// The deviations above the mean that SageMaker's documentation takes as its threshold.
+const SAGEMAKER_DEVIATIONS: f64 = 3.0;
 
 /// Rejected records beyond this share fail the run unless the user says otherwise.
 const MAX_REJECT_SHARE: f64 = 0.05;
@@ -53,18 +60,32 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = Params::default().trees)]
     trees: u32,
     /// Records sampled for each tree [default: 256, or a sixteenth of the records (at least 32)
-    /// where they are fewer than 4,096]
+    /// where they are fewer than 4,096; always 256 with --compat sagemaker]
     #[arg(long)]
     samples: Option<u32>,
     /// Seed of sampling and cuts: the same input, parameters and seed give the same bytes
     #[arg(long, default_value_t = Params::default().seed)]
     seed: u64,
-    /// How to set the threshold from held-out scores: quantile:Q, Nsd or value:X
-    #[arg(long, default_value_t)]
-    threshold: ThresholdRule,
+    /// How to set the threshold from held-out scores: quantile:Q, Nsd or value:X [default:
+    /// quantile:0.999; with --compat sagemaker 3sd, from the scores of the training records]
+    #[arg(long)]
+    threshold: Option<ThresholdRule>,
+    /// Sample, score and calibrate by the rules of another implementation, to reproduce its scores.
+    /// sagemaker: the records of each tree are a contiguous chunk of the input in its order while
+    /// there are no more records than trees x samples (the remainder is dropped), a sample of all
+    /// beyond; the endpoint's leaf rule; no record is held out. Give numbers `transform = "none"`
+    #[arg(long, value_enum)]
+    compat: Option<Compat>,
     /// Fail if more than this share of the records is rejected
     #[arg(long, default_value_t = MAX_REJECT_SHARE, value_parser = share, value_name = "SHARE")]
     max_reject_share: f64,
+}
+
+/// Whose rules to follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Compat {
+    /// The built-in Random Cut Forest of Amazon SageMaker.
+    Sagemaker,
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -83,8 +104,32 @@ impl Args {
             trees,
             samples: None,
             seed,
-            threshold,
+            threshold: Some(threshold),
+            compat: None,
             max_reject_share: MAX_REJECT_SHARE,
+        }
+    }
+
+    fn threshold(&self) -> ThresholdRule {
+        self.threshold.unwrap_or_else(|| match self.compat {
+            Some(Compat::Sagemaker) => ThresholdRule::Deviations(SAGEMAKER_DEVIATIONS),
+            None => ThresholdRule::default(),
+        })
+    }
+
+    /// What the user asks for, before the number of records is known.
+    fn params(&self) -> Params {
+        let asked = Params {
+            trees: self.trees,
+            samples: self.samples.unwrap_or(DEFAULT_SAMPLES),
+            seed: self.seed,
+            ..Params::default()
+        };
+        match self.compat {
+            Some(Compat::Sagemaker) => {
+                Params { leaf_rule: LeafRule::Sagemaker, sampling: Sampling::Contiguous, ..asked }
+            }
+            None => asked,
         }
     }
 }
@@ -105,21 +150,34 @@ pub(crate) fn train_to_file(args: &Args, out: &mut impl Write) -> anyhow::Result
     output.finish()?;
     describe::tally(out, &tally)?;
     describe::model(out, &model)?;
+    if args.compat == Some(Compat::Sagemaker) {
+        warn_of_transforms(out, &spec)?;
+    }
     writeln!(out, "\nwrote      {}", args.output.display())?;
+    Ok(())
+}
+
+/// The endpoint scores numbers as they are.
+fn warn_of_transforms(out: &mut impl Write, spec: &ValidSpec) -> std::io::Result<()> {
+    for feature in spec.features() {
+        if feature.encoding != Encoding::Number(Transform::None) {
+            writeln!(
+                out,
+                "warning: SageMaker's scores are of raw numbers; they compare only if `{}` has \
+                 transform = \"none\"",
+                feature.name
+            )?;
+        }
+    }
     Ok(())
 }
 
 /// Reads the input, samples, learns the features, builds the forest and calibrates.
 fn train(spec: &ValidSpec, args: &Args) -> anyhow::Result<(Model, Tally)> {
-    let asked = Params {
-        trees: args.trees,
-        samples: args.samples.unwrap_or(DEFAULT_SAMPLES),
-        seed: args.seed,
-        ..Params::default()
-    };
+    let asked = args.params();
     ValidParams::new(asked)?;
     let sources = input::resolve(&args.input)?;
-    let mut gathered = Gathered::new(&asked);
+    let mut gathered = Gathered::new(&asked, args.compat);
     let progress = Progress::over_bytes("reading", sources.iter().map(|source| source.size).sum());
     let mut spec = spec.clone();
     for source in &sources {
@@ -132,12 +190,9 @@ fn train(spec: &ValidSpec, args: &Args) -> anyhow::Result<(Model, Tally)> {
     }
     progress.finish();
     gathered.check(args.max_reject_share)?;
-    let kept = gathered.sampled_from;
-    let samples = args.samples.unwrap_or_else(|| fitting_samples(kept));
-    gathered.sample.shrink(samples as usize);
-    let params = ValidParams::new(Params { samples, ..asked })?;
+    let params = gathered.settle(asked, args.samples)?;
     let inputs = sources.into_iter().map(|source| source.name).collect();
-    gathered.build(spec, params, args.threshold, inputs)
+    gathered.build(spec, params, args.threshold(), inputs)
 }
 
 /// The default number of samples a tree for a number of records.
@@ -146,21 +201,84 @@ fn fitting_samples(records: u64) -> u32 {
     part.clamp(MIN_SAMPLES, DEFAULT_SAMPLES)
 }
 
+/// The records that trees are built from: at most trees x samples of them.
+struct Sample {
+    /// With [`Sampling::Contiguous`] all records in the order of the input, until they are more than
+    /// trees x samples. Beyond that SageMaker's documentation describes reservoir sampling; the
+    /// sketch, which then takes over, is a uniform sample without replacement too.
+    in_order: Option<Vec<(RecordKey, Vec<Value>)>>,
+    sketch: Sketch<Vec<Value>>,
+    trees: usize,
+    capacity: usize,
+}
+
+impl Sample {
+    fn new(params: &Params) -> Self {
+        let (trees, samples) = (params.trees as usize, params.samples as usize);
+        Self {
+            in_order: (params.sampling == Sampling::Contiguous).then(Vec::new),
+            sketch: Sketch::new(params.seed, trees, samples),
+            trees,
+            capacity: trees * samples,
+        }
+    }
+
+    fn take(&mut self, key: RecordKey, values: Vec<Value>) {
+        match &mut self.in_order {
+            None => self.sketch.offer(key, || values),
+            Some(rows) if rows.len() < self.capacity => rows.push((key, values)),
+            Some(_) => {
+                let rows = self.in_order.take().unwrap_or_default();
+                for (key, values) in rows.into_iter().chain([(key, values)]) {
+                    self.sketch.offer(key, || values);
+                }
+            }
+        }
+    }
+
+    /// The rows of all chunks and the length of one: what is left over belongs to none.
+    fn chunks(&self) -> Option<(&[(RecordKey, Vec<Value>)], usize)> {
+        let rows = self.in_order.as_ref()?;
+        let len = rows.len() / self.trees;
+        Some((&rows[..len * self.trees], len))
+    }
+
+    /// All records of any tree, once each.
+    fn records(&self) -> Vec<(RecordKey, &Vec<Value>)> {
+        match self.chunks() {
+            Some((rows, _)) => rows.iter().map(|(key, values)| (*key, values)).collect(),
+            None => self.sketch.records(),
+        }
+    }
+
+    fn keys(&self, tree: usize) -> Vec<RecordKey> {
+        match self.chunks() {
+            Some((rows, len)) => {
+                rows[tree * len..(tree + 1) * len].iter().map(|(key, _)| *key).collect()
+            }
+            None => self.sketch.keys(tree),
+        }
+    }
+}
+
 /// What one pass over the input leaves in memory.
 struct Gathered {
     seed: u64,
-    sample: Sketch<Vec<Value>>,
-    held_out: Sketch<Vec<Value>>,
+    compat: Option<Compat>,
+    sample: Sample,
+    /// The records whose scores set the threshold.
+    calibration: Sketch<Vec<Value>>,
     sampled_from: u64,
     tally: Tally,
 }
 
 impl Gathered {
-    fn new(params: &Params) -> Self {
+    fn new(params: &Params, compat: Option<Compat>) -> Self {
         Self {
             seed: params.seed,
-            sample: Sketch::new(params.seed, params.trees as usize, params.samples as usize),
-            held_out: Sketch::new(params.seed, 1, MAX_HELD_OUT),
+            compat,
+            sample: Sample::new(params),
+            calibration: Sketch::new(params.seed, 1, MAX_HELD_OUT),
             sampled_from: 0,
             tally: Tally::default(),
         }
@@ -173,12 +291,37 @@ impl Gathered {
             Err(error) => return self.tally.reject(record.place, &error),
         };
         let key = RecordKey::new(record.place.source, record.place.offset);
-        if key.is_held_out(self.seed, HELD_OUT_ONE_IN) {
-            self.held_out.offer(key, || values);
-        } else {
-            self.sampled_from += 1;
-            self.sample.offer(key, || values);
+        if self.compat == Some(Compat::Sagemaker) {
+            self.calibration.offer(key, || values.clone());
+        } else if key.is_held_out(self.seed, HELD_OUT_ONE_IN) {
+            return self.calibration.offer(key, || values);
         }
+        self.sampled_from += 1;
+        self.sample.take(key, values);
+    }
+
+    /// Fixes what the number of records decides: samples a tree, and how they were taken.
+    fn settle(&mut self, asked: Params, samples: Option<u32>) -> anyhow::Result<ValidParams> {
+        let settled = match (self.compat, self.sample.chunks()) {
+            (None, _) => {
+                let samples = samples.unwrap_or_else(|| fitting_samples(self.sampled_from));
+                self.sample.sketch.shrink(samples as usize);
+                Params { samples, ..asked }
+            }
+            (Some(Compat::Sagemaker), None) => Params { sampling: Sampling::Keyed, ..asked },
+            (Some(Compat::Sagemaker), Some((_, len))) => {
+                ensure!(
+                    len >= 2,
+                    "{} records in {} chunks, one a tree, are fewer than 2 each: with --compat \
+                     sagemaker give at least {} records, or fewer --trees; no model is written",
+                    self.sampled_from,
+                    asked.trees,
+                    2 * asked.trees,
+                );
+                Params { samples: u32::try_from(len)?, ..asked }
+            }
+        };
+        Ok(ValidParams::new(settled)?)
     }
 
     fn check(&self, max_reject_share: f64) -> anyhow::Result<()> {
@@ -254,14 +397,14 @@ impl Gathered {
         forest: &Forest,
         rule: ThresholdRule,
     ) -> anyhow::Result<Option<Calibration>> {
-        let held_out = self.held_out.records();
-        let mut points = Array2::zeros((held_out.len(), features.dimensions()));
-        for ((_, values), mut row) in held_out.iter().zip(points.rows_mut()) {
+        let records = self.calibration.records();
+        let mut points = Array2::zeros((records.len(), features.dimensions()));
+        for ((_, values), mut row) in records.iter().zip(points.rows_mut()) {
             if let Some(row) = row.as_slice_mut() {
                 features.encode(values, row)?;
             }
         }
-        let mut scores = Array1::zeros(held_out.len());
+        let mut scores = Array1::zeros(records.len());
         forest.score_batch(points.view(), scores.view_mut())?;
         Ok(scores.as_slice().and_then(|scores| Calibration::new(rule, scores)))
     }

@@ -324,3 +324,45 @@ fn the_demo_ends_with_a_table_of_anomalies_from_real_logs() {
     let flagged = results.lines().filter(|line| line.contains("\"anomaly\":true")).count();
     assert!(flagged > 0 && said.contains(&format!("of {flagged} flagged")), "{flagged}: {said}");
 }
+
+#[test]
+fn compat_sagemaker_takes_chunks_of_few_rows_and_a_sample_of_many() {
+    let bench = Bench::new();
+    let train = |rows: u32| {
+        bench.write("log", requests(rows));
+        let compat = ["--compat", "sagemaker", "--trees", "10", "--samples", "50"];
+        let mut arguments = bench.train("log");
+        arguments.extend(compat.map(str::to_owned));
+        let said = bench.ok(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        let json = bench.ok(&["inspect", "--json", "model"]);
+        (said, serde_json::from_str::<Value>(&json).expect("json"))
+    };
+    // 500 rows are trees x samples, the most that are cut into chunks; 497 leave 7 over.
+    for (rows, sampling, samples) in
+        [(500, "contiguous", 50), (497, "contiguous", 49), (501, "keyed", 50)]
+    {
+        let (said, json) = train(rows);
+        assert_eq!(json["params"]["sampling"], sampling, "{rows} rows");
+        assert_eq!(json["params"]["samples"], samples, "{rows} rows");
+        assert_eq!(json["params"]["leaf_rule"], "sagemaker");
+        assert_eq!(json["calibration"]["records"], rows, "no row is held out");
+        assert_eq!(json["calibration"]["rule"], serde_json::json!({"deviations": 3.0}));
+        assert!(said.contains("`duration` has transform"), "a warning: {said}");
+    }
+    bench.write("log", requests(19));
+    let said = bench.fails(&[
+        "train",
+        "--spec",
+        "spec.toml",
+        "--input",
+        "log",
+        "--output",
+        "few",
+        "--compat",
+        "sagemaker",
+        "--trees",
+        "10",
+    ]);
+    assert!(said.contains("at least 20 records"), "{said}");
+    assert!(!bench.path("few").exists());
+}
