@@ -201,12 +201,15 @@ fn fitting_samples(records: u64) -> u32 {
     part.clamp(MIN_SAMPLES, DEFAULT_SAMPLES)
 }
 
+/// One record: its identity and its values.
+type Row = (RecordKey, Vec<Value>);
+
 /// The records that trees are built from: at most trees x samples of them.
 struct Sample {
     /// With [`Sampling::Contiguous`] all records in the order of the input, until they are more than
     /// trees x samples. Beyond that SageMaker's documentation describes reservoir sampling; the
     /// sketch, which then takes over, is a uniform sample without replacement too.
-    in_order: Option<Vec<(RecordKey, Vec<Value>)>>,
+    in_order: Option<Vec<Row>>,
     sketch: Sketch<Vec<Value>>,
     trees: usize,
     capacity: usize,
@@ -237,7 +240,7 @@ impl Sample {
     }
 
     /// The rows of all chunks and the length of one: what is left over belongs to none.
-    fn chunks(&self) -> Option<(&[(RecordKey, Vec<Value>)], usize)> {
+    fn chunks(&self) -> Option<(&[Row], usize)> {
         let rows = self.in_order.as_ref()?;
         let len = rows.len() / self.trees;
         Some((&rows[..len * self.trees], len))

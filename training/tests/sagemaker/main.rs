@@ -1,5 +1,6 @@
 //! `sawlog train --compat sagemaker` goes by the endpoint's rules: a few seeds against its published
 //! figures. `cargo bench -p sawlog-training --bench sagemaker_reproduction` runs 40.
+#![allow(clippy::expect_used)]
 
 mod published;
 
