@@ -6,7 +6,7 @@
 //! to the score. Where the point equals a leaf, the boxes are taken as if its copies were not
 //! there, and the result is scaled to the score.
 
-use crate::bounds::{gaps, merge, set_to_point};
+use crate::bounds::{merge, set_to_point};
 use crate::forest::{DimensionError, Forest, TreeSpan};
 use crate::score::{as_f64, normaliser, seen, unseen};
 
@@ -50,7 +50,8 @@ impl Forest {
             sum.entries().zip(part.entries()).for_each(|(sum, part)| *sum += *part * factor);
         }
         let trees = as_f64(self.trees.len().max(1));
-        sum.entries().for_each(|entry| *entry /= trees);
+        // Below 0 only by the rounding error that `blend` speaks of.
+        sum.entries().for_each(|entry| *entry = (*entry / trees).max(0.0));
         Ok(sum)
     }
 
@@ -128,6 +129,10 @@ impl Scratch {
 
 /// One step up: entry_i = gap_i / range of the merged box * `unseen` + (1 - p) * entry_i, where p is
 /// the sum of the gaps over that range. Returns p; 0 leaves the entries as they are.
+///
+/// As in AWS's library, and unlike in the score, gaps are f64 differences and the sides of the
+/// merged box f32 ones. So p may pass 1 by a rounding error, and the entries add up to the score
+/// only to about 1e-7.
 fn blend(part: &mut Attribution, bounds: &[f32], point: &[f32], unseen: f64) -> f64 {
     let (min, max) = bounds.split_at(point.len());
     let (mut gap_sum, mut merged) = (0.0, 0.0);
@@ -146,4 +151,10 @@ fn blend(part: &mut Attribution, bounds: &[f32], point: &[f32], unseen: f64) -> 
         part.low[i] = low / merged * unseen + (1.0 - p) * part.low[i];
     }
     p
+}
+
+/// How far `x` lies below and above a side: (low, high), at most one of them above zero.
+fn gaps(min: f32, max: f32, x: f32) -> (f64, f64) {
+    let (min, max, x) = (f64::from(min), f64::from(max), f64::from(x));
+    ((min - x).max(0.0), (x - max).max(0.0))
 }
