@@ -29,7 +29,7 @@ pub struct Scaling {
 }
 
 impl Scaling {
-    const NONE: Self = Self { log_unit: 0.0, center: 0.0, scale: 1.0 };
+    pub(crate) const NONE: Self = Self { log_unit: 0.0, center: 0.0, scale: 1.0 };
 
     fn curve(&self, x: f64) -> f64 {
         if self.log_unit > 0.0 { libm::log1p(x.abs() / self.log_unit).copysign(x) } else { x }
@@ -388,7 +388,7 @@ fn fit_number<'a>(
     clippy::cast_sign_loss,
     reason = "a share of the length"
 )]
-fn quantile(sorted: &[f64], share: f64) -> f64 {
+pub(crate) fn quantile(sorted: &[f64], share: f64) -> f64 {
     sorted[(share * as_f64(sorted.len() - 1)) as usize]
 }
 

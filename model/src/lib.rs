@@ -35,6 +35,7 @@ mod bounds;
 pub mod calibration;
 pub mod features;
 pub mod forest;
+pub mod import;
 pub mod record;
 pub mod sample;
 mod score;
@@ -48,6 +49,7 @@ pub use features::{FeatureError, Features, Fitted, Scaling, read_record};
 pub use forest::{
     DimensionError, Forest, LeafRule, ParamError, Params, Sampling, StructureError, ValidParams,
 };
+pub use import::{ImportError, Imported};
 pub use record::{MAX_RECORD_LEN, RecordError, Value};
 pub use sample::{RecordKey, Sketch};
 pub use snapshot::{FeatureShare, Model, Provenance, SnapshotError};
