@@ -47,6 +47,14 @@ pub(crate) enum InputError {
         #[source]
         source: io::Error,
     },
+    /// A file that is read whole and is too long for it.
+    #[error("input {path}: it has more than {limit} bytes (decompressed)")]
+    TooLong {
+        /// The file.
+        path: String,
+        /// Most bytes read.
+        limit: u64,
+    },
     /// A CSV whose header doesn't have the columns, or isn't there.
     #[error("input {path}: line 1: {source}")]
     Header {
@@ -200,6 +208,42 @@ pub(crate) fn read_source(
     Ok(spec)
 }
 
+/// Reads a whole file, plain or compressed, or standard input, which is named `-`; at most `limit`
+/// bytes.
+///
+/// # Errors
+/// [`InputError`] with the file and how far reading came.
+pub(crate) fn read_whole(name: &str, limit: u64) -> Result<Vec<u8>, InputError> {
+    if name != "-" && !Path::new(name).exists() {
+        return Err(InputError::NotFound { path: name.to_owned() });
+    }
+    let stream = decoded(name, &|_| {}).map_err(|error| read_error(name, 0, error))?;
+    let mut bytes = Vec::new();
+    // One more than the limit, to tell a file that is as long from a longer one.
+    let read = stream.take(limit.saturating_add(1)).read_to_end(&mut bytes);
+    read.map_err(|error| read_error(name, bytes.len() as u64, error))?;
+    if bytes.len() as u64 > limit {
+        return Err(InputError::TooLong { path: name.to_owned(), limit });
+    }
+    Ok(bytes)
+}
+
+/// A stream without its compression. `moved` is told the bytes read from disk since the last call.
+fn decoded<'a>(name: &str, moved: &'a dyn Fn(u64)) -> io::Result<Box<dyn Read + 'a>> {
+    let raw: Box<dyn Read> =
+        if name == "-" { Box::new(io::stdin()) } else { Box::new(File::open(name)?) };
+    let mut raw = BufReader::with_capacity(BUFFER_LEN, Counted { raw, moved });
+    // By the first bytes rather than by the name: what arrives by a pipe has none.
+    let head = raw.fill_buf()?;
+    if head.starts_with(&[0x1f, 0x8b]) {
+        Ok(Box::new(flate2::bufread::MultiGzDecoder::new(raw)))
+    } else if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        Ok(Box::new(zstd::Decoder::with_buffer(raw)?))
+    } else {
+        Ok(Box::new(raw))
+    }
+}
+
 /// The lines of a stream, with bounded memory.
 struct Lines<'a> {
     input: BufReader<Box<dyn Read + 'a>>,
@@ -213,19 +257,7 @@ struct Lines<'a> {
 
 impl<'a> Lines<'a> {
     fn open(name: &str, moved: &'a dyn Fn(u64)) -> io::Result<Self> {
-        let raw: Box<dyn Read> =
-            if name == "-" { Box::new(io::stdin()) } else { Box::new(File::open(name)?) };
-        let mut raw = BufReader::with_capacity(BUFFER_LEN, Counted { raw, moved });
-        // By the first bytes rather than by the name: what arrives by a pipe has none.
-        let head = raw.fill_buf()?;
-        let decoded: Box<dyn Read + 'a> = if head.starts_with(&[0x1f, 0x8b]) {
-            Box::new(flate2::bufread::MultiGzDecoder::new(raw))
-        } else if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-            Box::new(zstd::Decoder::with_buffer(raw)?)
-        } else {
-            Box::new(raw)
-        };
-        let input = BufReader::with_capacity(BUFFER_LEN, decoded);
+        let input = BufReader::with_capacity(BUFFER_LEN, decoded(name, moved)?);
         Ok(Self { input, buffer: Vec::new(), line: 0, offset: 0 })
     }
 

@@ -6,8 +6,10 @@
 
 use clap::{Parser, Subcommand};
 
+mod calibrate;
 mod demo;
 mod describe;
+mod import;
 mod input;
 mod inspect;
 mod output;
@@ -31,6 +33,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Train(train::Args),
+    Import(import::Args),
+    Calibrate(calibrate::Args),
     Inspect(inspect::Args),
     Score(score::Args),
     Replay(replay::Args),
@@ -41,6 +45,8 @@ fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     let result = match &cli.command {
         Command::Train(args) => train::run(args),
+        Command::Import(args) => import::run(args),
+        Command::Calibrate(args) => calibrate::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Score(args) => score::run(args),
         Command::Replay(args) => replay::run(args),

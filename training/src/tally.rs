@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use anyhow::{bail, ensure};
 use sawlog_model::RecordError;
 
 use crate::input::Place;
@@ -45,6 +46,26 @@ impl Tally {
     #[expect(clippy::cast_precision_loss, reason = "a share")]
     pub(crate) fn rejected_share(&self) -> f64 {
         if self.read == 0 { 0.0 } else { self.rejected as f64 / self.read as f64 }
+    }
+
+    /// Fails if more than a share of the records was rejected, or if nothing was kept.
+    ///
+    /// # Errors
+    /// With the counts, the commonest reasons and the first rejects.
+    pub(crate) fn check(&self, max_reject_share: f64) -> anyhow::Result<()> {
+        if self.rejected_share() > max_reject_share {
+            bail!(
+                "{} of {} records were rejected, more than the share of {max_reject_share} that \
+                 --max-reject-share allows; no model is written. Commonest reasons:\n  {}\nFirst:\n  {}",
+                self.rejected,
+                self.read,
+                self.commonest().join("\n  "),
+                self.first_rejects().join("\n  "),
+            );
+        }
+        ensure!(self.read > 0, "the input has no record; no model is written");
+        ensure!(self.kept() > 0, "no record was kept; no model is written");
+        Ok(())
     }
 
     /// The first few rejects, each with place and reason.

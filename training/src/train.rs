@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use ndarray::{Array1, Array2};
 use sawlog_model::spec::{Encoding, Transform};
 use sawlog_model::{
@@ -42,7 +42,7 @@ const MIN_SAMPLES: u32 = 32;
 const SAGEMAKER_DEVIATIONS: f64 = 3.0;
 
 /// Rejected records beyond this share fail the run unless the user says otherwise.
-const MAX_REJECT_SHARE: f64 = 0.05;
+pub(crate) const MAX_REJECT_SHARE: f64 = 0.05;
 
 /// Trains a model on historical logs.
 #[derive(Debug, clap::Args)]
@@ -88,7 +88,8 @@ enum Compat {
     Sagemaker,
 }
 
-fn share(text: &str) -> Result<f64, String> {
+/// Reads a share, 0 to 1.
+pub(crate) fn share(text: &str) -> Result<f64, String> {
     let share = text.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
     share.ok_or_else(|| "a number from 0 to 1".to_owned())
 }
@@ -329,18 +330,7 @@ impl Gathered {
 
     fn check(&self, max_reject_share: f64) -> anyhow::Result<()> {
         let tally = &self.tally;
-        if tally.rejected_share() > max_reject_share {
-            bail!(
-                "{} of {} records were rejected, more than the share of {max_reject_share} that \
-                 --max-reject-share allows; no model is written. Commonest reasons:\n  {}\nFirst:\n  {}",
-                tally.rejected,
-                tally.read,
-                tally.commonest().join("\n  "),
-                tally.first_rejects().join("\n  "),
-            );
-        }
-        ensure!(tally.read > 0, "the input has no record; no model is written");
-        ensure!(tally.kept() > 0, "no record was kept; no model is written");
+        tally.check(max_reject_share)?;
         ensure!(
             self.sampled_from > 1,
             "{} record kept, too few to build a tree; no model is written",
