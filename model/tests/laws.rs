@@ -1,4 +1,5 @@
 //! Laws that a Random Cut Forest keeps, beside slow and obvious oracles.
+#![expect(clippy::expect_used, reason = "helpers of tests")]
 
 use ndarray::{Array1, Array2, ArrayView2};
 use proptest::prelude::*;

@@ -1,4 +1,5 @@
 //! The snapshot: what is written is read again, and no other bytes are taken for a model.
+#![expect(clippy::expect_used, reason = "helpers of tests")]
 
 use ndarray::{Array1, ArrayView2};
 use proptest::prelude::*;
