@@ -131,14 +131,10 @@ pub fn from_aws_json(bytes: &[u8]) -> Result<Imported, ImportError> {
         .map_err(|error| at(&state, "sampleSize", ImportFault::Params(error)))?;
     let (samplers, trees) = tree_states(&state, shape.trees)?;
     let points = PointStore::read(&state, &shape, bytes.len())?;
-    let mut held = vec![0_u64; points.count()];
     let mut forest = Forest::empty(shape.dimensions, params.get().leaf_rule);
     let limit = bytes.len().saturating_mul(MEMORY_PER_FILE_BYTE).saturating_add(MEMORY_BASE);
     for (sampler, tree) in samplers.iter().zip(&trees) {
         let sample = read_sample(sampler, &shape, &points)?;
-        for run in &sample {
-            held[run.point] += u64::from(run.copies);
-        }
         let cuts = Cuts::read(tree, &shape)?;
         let bytes = forest_bytes(forest.leaves() + cuts.leaves(), shape.dimensions);
         if bytes > limit {
@@ -149,7 +145,6 @@ pub fn from_aws_json(bytes: &[u8]) -> Result<Imported, ImportError> {
             .push_parts(&parts)
             .map_err(|error| tree.fault(ImportFault::Structure(error.fault)))?;
     }
-    points.check_held(&held)?;
     let features = features(&forest).map_err(|fault| at(&state, "dimensions", fault))?;
     Ok(Imported { params, features, forest, updates })
 }

@@ -139,16 +139,6 @@ pub enum ImportFault {
         /// Values in `pointData`.
         got: usize,
     },
-    /// A point that more samples hold than its count says.
-    #[error("point {point} is held {held} times by the samples, but its count is {count}")]
-    Mass {
-        /// Number of the point.
-        point: usize,
-        /// Times it is held.
-        held: u64,
-        /// Its count, duplicates included.
-        count: i64,
-    },
     /// A coordinate that is NaN or infinite.
     #[error("coordinate {dimension} of point {point} is {value}")]
     Coordinate {

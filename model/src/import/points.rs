@@ -51,12 +51,12 @@ const POINT_STORE_FIELDS: &[&str] = &[
 /// The points, as they stand in the file.
 pub(super) struct PointStore<'a> {
     locations: Json<'a>,
-    counts: Json<'a>,
     data_path: String,
     pub(super) dimensions: usize,
     /// With rotation, coordinate `j` of a point that starts at `o` is `(o + j) mod dimensions`.
     rotated: bool,
-    /// How often each point is held, by its number; 0 for a number that is not in use.
+    /// How often each point is held, by its number; 0 for a number that is not in use. It isn't
+    /// compared with the samples, which are what the scores depend on.
     references: Vec<i64>,
     /// Where each point starts in the data; meaningless for a number that is not in use.
     starts: Vec<i64>,
@@ -87,8 +87,7 @@ impl<'a> PointStore<'a> {
         };
         // Values of one step of the shingle; points start at multiples of it.
         let step = (shape.dimensions / shingle).max(1);
-        let counts = store.need("refCount")?;
-        let references = unpacked(&counts, compressed, capacity)?;
+        let references = unpacked(&store.need("refCount")?, compressed, capacity)?;
         let mut references: Vec<i64> = references.into_iter().map(i64::from).collect();
         let locations = store.need("locationList")?;
         let listed = unpacked(&locations, compressed, capacity)?;
@@ -112,7 +111,6 @@ impl<'a> PointStore<'a> {
         let data = store.need("pointData")?;
         Ok(Self {
             locations,
-            counts,
             data_path: data.path().to_owned(),
             dimensions: shape.dimensions,
             rotated: store.is_true("rotationEnabled")?,
@@ -122,11 +120,7 @@ impl<'a> PointStore<'a> {
         })
     }
 
-    /// Point numbers there are, in use or not.
-    pub(super) fn count(&self) -> usize {
-        self.references.len()
-    }
-
+    /// The point of a number, if it is in use.
     fn has(&self, point: i64) -> Option<usize> {
         let point = usize::try_from(point).ok()?;
         (*self.references.get(point)? > 0).then_some(point)
@@ -150,17 +144,6 @@ impl<'a> PointStore<'a> {
                 return Err(ImportError::At { path: self.data_path.clone(), fault });
             }
             row[dimension] = value + 0.0;
-        }
-        Ok(())
-    }
-
-    /// Refuses a store in which a point is held more often than it says. Exactly as often it is in
-    /// every file of the library's own.
-    pub(super) fn check_held(&self, held: &[u64]) -> Result<(), ImportError> {
-        for (point, (&held, &count)) in held.iter().zip(&self.references).enumerate() {
-            if held > count.max(0).cast_unsigned() {
-                return Err(self.counts.fault(ImportFault::Mass { point, held, count }));
-            }
         }
         Ok(())
     }
