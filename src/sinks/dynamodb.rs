@@ -380,9 +380,14 @@ mod tests {
         let second = std::time::Instant::now() + std::time::Duration::from_secs(1);
         let until = Until::before(Some(second), std::time::Duration::ZERO);
         let written = sink.store(&verdicts(&model, 0..60), until).await;
-        let failed: Vec<usize> =
-            (0..60).filter(|&index| matches!(written[index], Err(SinkError::OutOfTime))).collect();
+        let failed: Vec<usize> = (0..60).filter(|&index| written[index].is_err()).collect();
         assert_eq!(failed, [1]);
+        // The pauses are drawn by chance: once in a while so short that the rounds are over first.
+        assert!(
+            matches!(written[1], Err(SinkError::OutOfTime | SinkError::NotAccepted { .. })),
+            "{:?}",
+            written[1]
+        );
     }
 
     #[tokio::test]
