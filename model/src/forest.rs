@@ -1,8 +1,11 @@
 //! The forest: trees in flat arrays, checked once, then scored without checks that can fail.
 
+use std::sync::OnceLock;
+
 use bincode::{Decode, Encode};
 use serde::Serialize;
 
+use crate::kernel::Kernel;
 use crate::tree::{
     self, DistinctPoints, MAX_COORDINATE, MAX_DIMENSIONS, MAX_SAMPLES, Node, TreeParts,
 };
@@ -194,7 +197,7 @@ pub(crate) struct TreeSpan {
 }
 
 /// A Random Cut Forest, frozen: it scores and explains and does not change.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Forest {
     pub(crate) dimensions: usize,
     pub(crate) leaf_rule: LeafRule,
@@ -204,6 +207,20 @@ pub struct Forest {
     pub(crate) boxes: Vec<f32>,
     pub(crate) leaf_mass: Vec<u32>,
     pub(crate) leaf_points: Vec<f32>,
+    /// The same trees laid out for batches, made from the rest when first needed; none for trees that
+    /// are too large for it.
+    kernel: OnceLock<Option<Kernel>>,
+}
+
+impl PartialEq for Forest {
+    fn eq(&self, other: &Self) -> bool {
+        self.dimensions == other.dimensions
+            && self.leaf_rule == other.leaf_rule
+            && self.trees == other.trees
+            && self.nodes == other.nodes
+            && self.leaf_mass == other.leaf_mass
+            && self.leaf_points == other.leaf_points
+    }
 }
 
 /// The arrays of one tree as someone else has them: by functions, so that a snapshot's bytes need
@@ -231,7 +248,13 @@ impl Forest {
             boxes: Vec::new(),
             leaf_mass: Vec::new(),
             leaf_points: Vec::new(),
+            kernel: OnceLock::new(),
         }
+    }
+
+    /// The layout that batches are scored with.
+    pub(crate) fn kernel(&self) -> Option<&Kernel> {
+        self.kernel.get_or_init(|| Kernel::new(self)).as_ref()
     }
 
     /// Makes room for what is to come: allocated once, none a node.
@@ -428,6 +451,7 @@ impl Forest {
             + size_of_val(&self.boxes[..])
             + size_of_val(&self.leaf_mass[..])
             + size_of_val(&self.leaf_points[..])
+            + self.kernel().map_or(0, Kernel::memory_bytes)
     }
 
     /// The nodes of a tree in breadth-first order.

@@ -28,7 +28,6 @@
 //! # Ok(())
 //! # }
 //! ```
-#![forbid(unsafe_code)]
 
 mod attribution;
 mod bounds;
@@ -36,6 +35,7 @@ pub mod calibration;
 pub mod features;
 pub mod forest;
 pub mod import;
+mod kernel;
 pub mod record;
 pub mod sample;
 mod score;

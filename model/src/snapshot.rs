@@ -291,7 +291,9 @@ impl Model {
         };
         let header = encode_header(&header);
         let forest = &self.forest;
-        let mut out = Vec::with_capacity(PREFIX + header.len() + forest.memory_bytes());
+        let mut out = Vec::with_capacity(
+            PREFIX + header.len() + (16 + 4 * forest.dimensions()) * forest.leaves(),
+        );
         out.extend_from_slice(&MAGIC);
         put_u32(&mut out, VERSION as usize);
         put_u32(&mut out, header.len());
@@ -342,6 +344,8 @@ impl Model {
             return Err(SnapshotError::Calibration);
         }
         let forest = decode_forest(&mut sections, params.get(), features.dimensions())?;
+        // Made now, so that the first batch is as fast as the next.
+        forest.kernel();
         if sections.at != body_len {
             return Err(SnapshotError::Unused { section: "points", offset: sections.at });
         }

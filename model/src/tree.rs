@@ -35,8 +35,9 @@ pub const MAX_DIMENSIONS: usize = 10_000;
 /// Most points a tree's sample may have.
 pub const MAX_SAMPLES: usize = 1 << (RANK_BITS - 1);
 
-/// Largest magnitude of a coordinate: the difference of two stays finite in f32.
-pub const MAX_COORDINATE: f32 = f32::MAX / 4.0;
+/// Largest magnitude of a coordinate: the difference of two, summed over 10,000 dimensions, stays
+/// finite in f32.
+pub const MAX_COORDINATE: f32 = 1e30;
 
 #[expect(clippy::cast_possible_truncation, reason = "both are below their limits by construction")]
 impl Node {
