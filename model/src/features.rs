@@ -439,8 +439,8 @@ const HEAVY_TAIL: f64 = 5.0;
 
 /// Picks the transform. A heavy tail goes through a logarithm, linear up to about the median, so
 /// that it can't drown the other features. The scale is the geometric mean of the spread and the
-/// standard deviation: by the spread alone a tail weighs too much, by the deviation alone too
-/// little. `docs/accuracy.md` has the figures that this was chosen by.
+/// standard deviation: a tail weighs more by the spread alone, less by the deviation alone, and
+/// neither is better on all sets. `docs/accuracy.md` has the figures.
 fn auto(sorted: &[f64]) -> Scaling {
     let (median, width) = (quantile(sorted, 0.5), spread(sorted));
     let tail = (quantile(sorted, 0.99) - median).max(median - quantile(sorted, 0.01));
