@@ -6,9 +6,7 @@ use bincode::{Decode, Encode};
 use serde::Serialize;
 
 use crate::kernel::Kernel;
-use crate::tree::{
-    self, DistinctPoints, MAX_COORDINATE, MAX_DIMENSIONS, MAX_SAMPLES, Node, TreeParts,
-};
+use crate::tree::{self, DistinctPoints, MAX_COORDINATE, MAX_SAMPLES, Node, TreeParts};
 
 /// Most trees a forest may have, ten times SageMaker's limit.
 pub const MAX_TREES: usize = 10_000;
@@ -50,7 +48,7 @@ pub struct Params {
     pub leaf_rule: LeafRule,
     /// How a tree came by its sample.
     pub sampling: Sampling,
-    /// Consecutive values a point is made of; 1 where a record is a point.
+    /// Consecutive values a point is made of: 1, a record is a point.
     pub shingle: u32,
 }
 
@@ -101,7 +99,8 @@ impl ValidParams {
         };
         check("trees", params.trees, 1, MAX_TREES)?;
         check("samples", params.samples, 2, MAX_SAMPLES)?;
-        check("shingle", params.shingle, 1, MAX_DIMENSIONS)?;
+        // Kept in snapshots for a time when a point may be made of several records.
+        check("shingle", params.shingle, 1, 1)?;
         Ok(Self(params))
     }
 

@@ -10,60 +10,242 @@ use std::hint::select_unpredictable;
 
 use super::{Block, EXITS, Kernel, KernelTree, LANES, LEAF_BIT, Path};
 
-/// Adds what one tree says of each row; false if this machine can't.
-pub(super) fn add_scores(
-    kernel: &Kernel,
-    tree: &KernelTree,
-    rows: &[f32],
-    sums: &mut [f32],
-) -> bool {
-    if !(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")) {
-        return false;
-    }
+/// True if this machine has what the rest needs.
+pub(super) fn is_available() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+}
+
+/// Adds what each tree says of each row. Only where [`is_available`].
+pub(super) fn add_scores(kernel: &Kernel, rows: &[f32], sums: &mut [f32]) {
+    assert!(is_available());
     assert_eq!(rows.len(), sums.len() * 2 * kernel.half);
     // SAFETY: the features are there; the rows are as many as the sums, each as wide as the boxes;
     // and `V`, where it is given, is their number of vectors.
     unsafe {
         match kernel.half {
-            4 => add_all::<1>(kernel, tree, rows, sums),
-            8 => add_all::<2>(kernel, tree, rows, sums),
-            16 => add_all::<4>(kernel, tree, rows, sums),
-            32 => add_all::<8>(kernel, tree, rows, sums),
-            _ => add_all::<0>(kernel, tree, rows, sums),
+            4 => match kernel.dimensions {
+                1 => add_all::<1, 1>(kernel, rows, sums),
+                2 => add_all::<1, 2>(kernel, rows, sums),
+                3 => add_all::<1, 3>(kernel, rows, sums),
+                _ => add_all::<1, 4>(kernel, rows, sums),
+            },
+            8 => add_all::<2, 0>(kernel, rows, sums),
+            16 => add_all::<4, 0>(kernel, rows, sums),
+            32 => add_all::<8, 0>(kernel, rows, sums),
+            _ => add_all::<0, 0>(kernel, rows, sums),
         }
     }
-    true
 }
 
-/// `V` is the number of vectors of a row, its width / 8, or 0 where it is known only at run time.
+/// `V` is the number of vectors of a row, its width / 8, or 0 where it is known only at run time; `D`
+/// the dimensions where they are at most four, else 0.
 ///
 /// # Safety
 /// AVX2 and FMA; `rows` has `2 * half` floats for each of `sums`.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn add_all<const V: usize>(
-    kernel: &Kernel,
-    tree: &KernelTree,
-    rows: &[f32],
-    sums: &mut [f32],
-) {
+unsafe fn add_all<const V: usize, const D: usize>(kernel: &Kernel, rows: &[f32], sums: &mut [f32]) {
     let width = if V == 0 { 2 * kernel.half } else { 8 * V };
-    let factor = _mm256_set1_ps(tree.factor);
-    let (groups, rest) = sums.as_chunks_mut::<LANES>();
-    let mut row = rows.as_ptr();
-    // SAFETY: `row` steps through `rows`, which has one of `width` floats for each sum.
+    let whole = sums.len() / LANES * LANES;
+    let (sums, rest) = sums.split_at_mut(whole);
+    let (rows, rest_rows) = rows.split_at(whole * width);
+    // SAFETY: a row of `width` floats for each sum.
     unsafe {
-        for sums in groups {
-            let leaves = descend_together::<V>(kernel, tree, row, width);
-            let scores = climb_together::<V>(kernel, tree, &leaves, row, width);
-            let sum = _mm256_loadu_ps(sums.as_ptr());
-            _mm256_storeu_ps(sums.as_mut_ptr(), _mm256_fmadd_ps(scores, factor, sum));
-            row = row.add(LANES * width);
+        // Eight points in one tree.
+        let mut panels = Vec::new();
+        for tree in &kernel.trees {
+            if D > 0 && sums.len() >= PANELS_FROM {
+                make_panels(kernel, tree, &mut panels);
+            }
+            let made = if panels.is_empty() { std::ptr::null() } else { panels.as_ptr() };
+            let blocks = kernel.blocks.as_ptr().add(tree.block);
+            let boxes = kernel.boxes.as_ptr().add(tree.entry * width);
+            for (sums, rows) in sums.chunks_exact_mut(LANES).zip(rows.chunks_exact(LANES * width)) {
+                let lanes = Points { tree, blocks, boxes, rows: rows.as_ptr(), panels: made };
+                let scores = score::<V, D>(kernel, &lanes, tree.steps, width);
+                let sum = _mm256_loadu_ps(sums.as_ptr());
+                let factor = _mm256_set1_ps(tree.factor);
+                _mm256_storeu_ps(sums.as_mut_ptr(), _mm256_fmadd_ps(scores, factor, sum));
+            }
         }
-        for sum in rest {
-            let leaf = descend_alone::<V>(kernel, tree, row, width);
-            *sum += tree.factor * climb_alone::<V>(kernel, tree, leaf, row, width);
-            row = row.add(width);
+        // One point in eight trees: what is left of a batch, or all of a small one.
+        for (sum, row) in rest.iter_mut().zip(rest_rows.chunks_exact(width)) {
+            let row = row.as_ptr();
+            for trees in kernel.trees.chunks(LANES) {
+                // Lanes without a tree go through the first again, for nothing.
+                let each = std::array::from_fn(|lane| trees.get(lane).unwrap_or(&trees[0]));
+                let lanes = Trees {
+                    trees: each,
+                    blocks: each.map(|tree| kernel.blocks.as_ptr().add(tree.block)),
+                    boxes: each.map(|tree| kernel.boxes.as_ptr().add(tree.entry * width)),
+                    row,
+                };
+                let steps = trees.iter().map(|tree| tree.steps).max().unwrap_or(0);
+                let mut scores = [0.0_f32; LANES];
+                _mm256_storeu_ps(scores.as_mut_ptr(), score::<V, D>(kernel, &lanes, steps, width));
+                *sum +=
+                    trees.iter().zip(scores).map(|(tree, score)| tree.factor * score).sum::<f32>();
+            }
         }
+    }
+}
+
+/// The boxes of a leaf's path in columns: for each half and dimension the bounds of eight levels.
+/// Worth making for a tree when many points go through it.
+type Panel = [[f32; LANES]; LANES];
+
+/// Points in a chunk from which on panels are worth making.
+const PANELS_FROM: usize = 512;
+
+/// Makes the panels of a tree with at most four dimensions.
+///
+/// # Safety
+/// AVX2; a kernel with `half` of 4.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn make_panels(kernel: &Kernel, tree: &KernelTree, panels: &mut Vec<Panel>) {
+    panels.clear();
+    let first = kernel.boxes[tree.entry * 8..].as_ptr();
+    for path in &kernel.paths[tree.leaf..tree.leaf + tree.leaves] {
+        let mut rows = [_mm256_setzero_ps(); LANES];
+        let mut panel = [[0.0; LANES]; LANES];
+        // SAFETY: a path's offsets are of boxes of the tree, eight floats each.
+        unsafe {
+            for (row, &offset) in rows.iter_mut().zip(&path.boxes) {
+                *row = _mm256_loadu_ps(first.add(offset as usize));
+            }
+            for (to, column) in panel.iter_mut().zip(transpose(rows)) {
+                _mm256_storeu_ps(to.as_mut_ptr(), column);
+            }
+        }
+        panels.push(panel);
+    }
+}
+
+/// As [`levels`], from a panel.
+///
+/// # Safety
+/// AVX2; `unseen` points to eight floats, `row` to eight.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn levels_of_panel<const D: usize>(
+    panel: &Panel,
+    ranges: __m256,
+    unseen: *const f32,
+    row: *const f32,
+) -> (__m256, __m256) {
+    let mut out = _mm256_setzero_ps();
+    // SAFETY: the caller's promises.
+    let unseen = unsafe {
+        for i in 0..D {
+            let below = _mm256_sub_ps(
+                _mm256_broadcast_ss(&*row.add(i)),
+                _mm256_loadu_ps(panel[i].as_ptr()),
+            );
+            let above = _mm256_sub_ps(
+                _mm256_broadcast_ss(&*row.add(4 + i)),
+                _mm256_loadu_ps(panel[4 + i].as_ptr()),
+            );
+            let gap = _mm256_max_ps(_mm256_max_ps(below, above), _mm256_setzero_ps());
+            out = if i == 0 { gap } else { _mm256_add_ps(out, gap) };
+        }
+        _mm256_loadu_ps(unseen)
+    };
+    separation(out, ranges, unseen)
+}
+
+/// Eight pairs of a point and a tree that are worked on together.
+trait Lanes {
+    /// The lane's tree.
+    fn tree(&self, lane: usize) -> &KernelTree;
+    /// The tree's first block.
+    fn blocks(&self, lane: usize) -> *const Block;
+    /// The tree's first box.
+    fn boxes(&self, lane: usize) -> *const f32;
+    /// The lane's point, a row of `width` floats.
+    fn row(&self, lane: usize, width: usize) -> *const f32;
+    /// A [`Panel`] for each leaf of the tree that is all lanes', or null.
+    fn panels(&self) -> *const Panel;
+}
+
+/// Eight points in one tree.
+struct Points<'k> {
+    tree: &'k KernelTree,
+    blocks: *const Block,
+    boxes: *const f32,
+    rows: *const f32,
+    panels: *const Panel,
+}
+
+impl Lanes for Points<'_> {
+    #[inline(always)]
+    fn tree(&self, _: usize) -> &KernelTree {
+        self.tree
+    }
+    #[inline(always)]
+    fn blocks(&self, _: usize) -> *const Block {
+        self.blocks
+    }
+    #[inline(always)]
+    fn boxes(&self, _: usize) -> *const f32 {
+        self.boxes
+    }
+    #[inline(always)]
+    fn row(&self, lane: usize, width: usize) -> *const f32 {
+        self.rows.wrapping_add(lane * width)
+    }
+    #[inline(always)]
+    fn panels(&self) -> *const Panel {
+        self.panels
+    }
+}
+
+/// One point in eight trees.
+struct Trees<'k> {
+    trees: [&'k KernelTree; LANES],
+    blocks: [*const Block; LANES],
+    boxes: [*const f32; LANES],
+    row: *const f32,
+}
+
+impl Lanes for Trees<'_> {
+    #[inline(always)]
+    fn tree(&self, lane: usize) -> &KernelTree {
+        self.trees[lane]
+    }
+    #[inline(always)]
+    fn blocks(&self, lane: usize) -> *const Block {
+        self.blocks[lane]
+    }
+    #[inline(always)]
+    fn boxes(&self, lane: usize) -> *const f32 {
+        self.boxes[lane]
+    }
+    #[inline(always)]
+    fn row(&self, _: usize, _: usize) -> *const f32 {
+        self.row
+    }
+    #[inline(always)]
+    fn panels(&self) -> *const Panel {
+        std::ptr::null()
+    }
+}
+
+/// What each lane's tree says of its point, before the tree's factor. `steps` is as many as the tree
+/// of the most blocks needs.
+///
+/// # Safety
+/// AVX2 and FMA; trees of this kernel; rows of `width` floats.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn score<const V: usize, const D: usize>(
+    kernel: &Kernel,
+    lanes: &impl Lanes,
+    steps: usize,
+    width: usize,
+) -> __m256 {
+    // SAFETY: the caller's promises.
+    unsafe {
+        let leaves = descend::<V>(lanes, steps, width);
+        climb::<V, D>(kernel, lanes, &leaves, width)
     }
 }
 
@@ -91,75 +273,45 @@ unsafe fn step<const V: usize>(block: &Block, row: *const f32, width: usize) -> 
     }
 }
 
-/// The leaves where eight points fall.
+/// The leaf where each lane's point falls.
 ///
 /// # Safety
-/// AVX2; `rows` points to eight rows of `width` floats.
+/// As for [`score`].
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn descend_together<const V: usize>(
-    kernel: &Kernel,
-    tree: &KernelTree,
-    rows: *const f32,
-    width: usize,
-) -> [u32; LANES] {
+unsafe fn descend<const V: usize>(lanes: &impl Lanes, steps: usize, width: usize) -> [u32; LANES] {
     let mut at = [0_u32; LANES];
-    // SAFETY: the offset of a child that is no leaf is that of a block of the tree.
-    unsafe {
-        let blocks: *const u8 = kernel.blocks.as_ptr().add(tree.block).cast();
-        for _ in 0..tree.steps {
-            let mut all = LEAF_BIT;
-            for (lane, at) in at.iter_mut().enumerate() {
-                // A point that has arrived looks at the root again and stays where it is: a branch
-                // here would be mispredicted once a point.
-                let arrived = *at & LEAF_BIT != 0;
-                let block = &*blocks.add(select_unpredictable(arrived, 0, *at as usize)).cast();
-                let next = step::<V>(block, rows.add(lane * width), width);
-                *at = select_unpredictable(arrived, *at, next);
-                all &= *at;
-            }
-            if all != 0 {
-                break;
-            }
+    for _ in 0..steps {
+        let mut all = LEAF_BIT;
+        for (lane, at) in at.iter_mut().enumerate() {
+            // A point that has arrived looks at the root again and stays where it is: a branch here
+            // would be mispredicted once a point.
+            let arrived = *at & LEAF_BIT != 0;
+            let offset = select_unpredictable(arrived, 0, *at as usize);
+            // SAFETY: the offset of a child that is no leaf is that of a block of the tree.
+            let next = unsafe {
+                step::<V>(&*lanes.blocks(lane).byte_add(offset), lanes.row(lane, width), width)
+            };
+            *at = select_unpredictable(arrived, *at, next);
+            all &= *at;
+        }
+        if all != 0 {
+            break;
         }
     }
     at.map(|leaf| leaf & !LEAF_BIT)
 }
 
-/// The leaf where one point falls.
+/// What the trees say of points that fell on `leaves`, before their factors.
 ///
 /// # Safety
-/// AVX2; `row` has `width` floats.
+/// As for [`score`]; the leaves are the trees'.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn descend_alone<const V: usize>(
+unsafe fn climb<const V: usize, const D: usize>(
     kernel: &Kernel,
-    tree: &KernelTree,
-    row: *const f32,
-    width: usize,
-) -> u32 {
-    let mut at = 0;
-    // SAFETY: as for `descend_together`.
-    unsafe {
-        let blocks: *const u8 = kernel.blocks.as_ptr().add(tree.block).cast();
-        while at & LEAF_BIT == 0 {
-            at = step::<V>(&*blocks.add(at as usize).cast(), row, width);
-        }
-    }
-    at & !LEAF_BIT
-}
-
-/// What the tree says of eight points that fell on `leaves`, before its factor.
-///
-/// # Safety
-/// AVX2 and FMA; `leaves` are the tree's; `rows` points to eight rows of `width` floats.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn climb_together<const V: usize>(
-    kernel: &Kernel,
-    tree: &KernelTree,
+    lanes: &impl Lanes,
     leaves: &[u32; LANES],
-    rows: *const f32,
     width: usize,
 ) -> __m256 {
     let (mut said, mut kept) = ([_mm256_setzero_ps(); LANES], [_mm256_setzero_ps(); LANES]);
@@ -167,12 +319,15 @@ unsafe fn climb_together<const V: usize>(
     // SAFETY: there is a path for each leaf; see `levels`.
     unsafe {
         for (lane, &leaf) in leaves.iter().enumerate() {
-            let path = kernel.paths.get_unchecked(tree.leaf + leaf as usize);
+            let path = kernel.paths.get_unchecked(lanes.tree(lane).leaf + leaf as usize);
             let ranges = _mm256_loadu_ps(path.ranges.as_ptr());
             let unseen = kernel.unseen.as_ptr().add(path.unseen_from as usize);
-            let row = rows.add(lane * width);
-            (said[lane], kept[lane]) =
-                levels::<V>(kernel, tree, &path.boxes, ranges, unseen, row, width);
+            let (boxes, row) = (lanes.boxes(lane), lanes.row(lane, width));
+            (said[lane], kept[lane]) = if D > 0 && !lanes.panels().is_null() {
+                levels_of_panel::<D>(&*lanes.panels().add(leaf as usize), ranges, unseen, row)
+            } else {
+                levels::<V>(boxes, &path.boxes, ranges, unseen, row, width)
+            };
             seen[lane] = path.seen;
         }
         // From a vector a point to a vector a level: then the levels follow one another for all
@@ -182,16 +337,22 @@ unsafe fn climb_together<const V: usize>(
         for (&said, &kept) in said.iter().zip(&kept) {
             scores = _mm256_fmadd_ps(kept, scores, said);
         }
-        let unfinished = _mm256_cmp_ps::<_CMP_NEQ_UQ>(kept[LANES - 1], _mm256_set1_ps(1.0));
-        let unfinished = _mm256_movemask_ps(unfinished);
-        if unfinished != 0 {
+        let has_gap = _mm256_cmp_ps::<_CMP_LT_OQ>(kept[LANES - 1], _mm256_set1_ps(1.0));
+        let mut has_gap = _mm256_movemask_ps(has_gap);
+        if has_gap != 0 {
             let mut one_by_one = [0.0_f32; LANES];
             _mm256_storeu_ps(one_by_one.as_mut_ptr(), scores);
-            for (lane, score) in one_by_one.iter_mut().enumerate() {
-                if unfinished >> lane & 1 == 1 {
-                    *score =
-                        climb_alone::<V>(kernel, tree, leaves[lane], rows.add(lane * width), width);
-                }
+            while has_gap != 0 {
+                let at = has_gap.trailing_zeros() as usize;
+                has_gap &= has_gap - 1;
+                one_by_one[at] = climb_on::<V>(
+                    kernel,
+                    lanes.tree(at),
+                    leaves[at],
+                    lanes.row(at, width),
+                    width,
+                    one_by_one[at],
+                );
             }
             scores = _mm256_loadu_ps(one_by_one.as_ptr());
         }
@@ -199,30 +360,41 @@ unsafe fn climb_together<const V: usize>(
     }
 }
 
-/// What the tree says of one point that fell on `leaf`, before its factor.
+/// Goes on from a leaf's eighth box, which doesn't hold the point.
 ///
 /// # Safety
-/// AVX2 and FMA; `leaf` is the tree's; `row` has `width` floats.
+/// As for [`score`]; the leaf is the tree's.
+#[inline(never)]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn climb_alone<const V: usize>(
+unsafe fn climb_on<const V: usize>(
     kernel: &Kernel,
     tree: &KernelTree,
     leaf: u32,
     row: *const f32,
     width: usize,
+    mut score: f32,
 ) -> f32 {
     // SAFETY: there is a path for each leaf; entries and parents are below the tree's number of
     // them. `unseen` ends with two vectors of zeros behind its last row, and a climb goes on only
     // from a box that doesn't hold the point, so at most one vector behind.
     unsafe {
+        let first = kernel.boxes.as_ptr().add(tree.entry * width);
         let parents = kernel.parents.as_ptr().add(tree.entry);
+        let of_entry = kernel.ranges.as_ptr().add(tree.entry);
         let path: &Path = kernel.paths.get_unchecked(tree.leaf + leaf as usize);
         let mut unseen = kernel.unseen.as_ptr().add(path.unseen_from as usize);
-        let mut boxes = path.boxes;
-        let mut ranges = _mm256_loadu_ps(path.ranges.as_ptr());
-        let mut score = path.seen;
+        let mut entry = path.boxes[LANES - 1] as usize / width;
         loop {
-            let levels = levels::<V>(kernel, tree, &boxes, ranges, unseen, row, width);
+            let (mut entries, mut boxes) = ([0_u32; LANES], [0_u32; LANES]);
+            for (slot, offset) in entries.iter_mut().zip(&mut boxes) {
+                *slot = *parents.add(entry);
+                entry = *slot as usize;
+                *offset = *slot * width as u32;
+            }
+            let ranges =
+                _mm256_i32gather_ps::<4>(of_entry, _mm256_loadu_si256(entries.as_ptr().cast()));
+            unseen = unseen.add(LANES);
+            let levels = levels::<V>(first, &boxes, ranges, unseen, row, width);
             let (mut said, mut kept) = ([0.0_f32; LANES], [0.0_f32; LANES]);
             _mm256_storeu_ps(said.as_mut_ptr(), levels.0);
             _mm256_storeu_ps(kept.as_mut_ptr(), levels.1);
@@ -233,16 +405,6 @@ unsafe fn climb_alone<const V: usize>(
             if !has_gap {
                 return score;
             }
-            let mut entry = boxes[LANES - 1] as usize / width;
-            let mut entries = [0_u32; LANES];
-            for (entries, boxes) in entries.iter_mut().zip(&mut boxes) {
-                *entries = *parents.add(entry);
-                entry = *entries as usize;
-                *boxes = *entries * width as u32;
-            }
-            let entries = _mm256_loadu_si256(entries.as_ptr().cast());
-            ranges = _mm256_i32gather_ps::<4>(kernel.ranges.as_ptr().add(tree.entry), entries);
-            unseen = unseen.add(LANES);
         }
     }
 }
@@ -251,12 +413,12 @@ unsafe fn climb_alone<const V: usize>(
 /// point from the box.
 ///
 /// # Safety
-/// AVX2; `boxes` are offsets of boxes of the tree, `unseen` points to eight floats, `row` to `width`.
+/// AVX2; `boxes` are offsets from a tree's `first` box; `unseen` points to eight floats, `row` to
+/// `width`.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn levels<const V: usize>(
-    kernel: &Kernel,
-    tree: &KernelTree,
+    first: *const f32,
     boxes: &[u32; LANES],
     ranges: __m256,
     unseen: *const f32,
@@ -266,7 +428,6 @@ unsafe fn levels<const V: usize>(
     let mut gaps = [_mm256_setzero_ps(); LANES];
     // SAFETY: the caller's promises.
     let unseen = unsafe {
-        let first = kernel.boxes.as_ptr().add(tree.entry * width);
         for vector in 0..if V == 0 { width / 8 } else { V } {
             let x = _mm256_loadu_ps(row.add(8 * vector));
             for (gap, &offset) in gaps.iter_mut().zip(boxes) {
@@ -285,6 +446,13 @@ unsafe fn levels<const V: usize>(
         _mm256_permute2f128_ps::<0x20>(low, high),
         _mm256_permute2f128_ps::<0x31>(low, high),
     );
+    separation(out, ranges, unseen)
+}
+
+/// p * unseen and 1 - p, from gaps and ranges.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn separation(out: __m256, ranges: __m256, unseen: __m256) -> (__m256, __m256) {
     // A leaf has no range: 0 / 0 for a point that equals it must be 0.
     let merged = _mm256_max_ps(_mm256_add_ps(out, ranges), _mm256_set1_ps(f32::MIN_POSITIVE));
     let p = _mm256_div_ps(out, merged);
