@@ -27,7 +27,8 @@ pub(crate) fn seen(rule: LeafRule, depth: usize, mass: u32, tree_mass: u64) -> f
         LeafRule::Damped => {
             #[expect(clippy::cast_precision_loss, reason = "a mass is far below 2^53")]
             let damp = 1.0 - m / (2.0 * tree_mass as f64);
-            damp / (d + libm::log2(m + 1.0))
+            // Nearly every leaf holds one record, and log2(2) is exactly 1.
+            damp / (d + if mass == 1 { 1.0 } else { libm::log2(m + 1.0) })
         }
         // A tree of one leaf has d + log2 m = 0 where it holds one record: as at depth 1 then.
         LeafRule::Sagemaker => 1.0 / (d + libm::log2(m)).max(1.0),
