@@ -1,0 +1,51 @@
+//! Any bytes as a snapshot. A checksum guards against accidents and not against someone who can
+//! write to the bucket, so what surrounds the sections is made right here: magic, version, length
+//! and SHA-256. What is behind them is then taken apart, or is a model that scores any point, reads
+//! any record and is the same model when written and read again.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sawlog_fuzz::{encodes, within, works};
+use sawlog_model::Model;
+use sha2::{Digest, Sha256};
+
+const PREFIX: usize = 24;
+const CHECKSUM: usize = 32;
+
+/// Memory a model may take for each byte of its snapshot: about 21 at one dimension, where the
+/// kernel pads boxes to four, twice that while arrays grow.
+const FACTOR: usize = 64;
+/// And beyond: a header's strings and maps.
+const BASE: usize = 64 << 10;
+/// For the compiled pattern of the format "regex", which is limited by itself.
+const REGEX: usize = 24 << 20;
+
+fuzz_target!(|data: &[u8]| {
+    let _ = Model::decode(data).map_err(|error| error.to_string());
+    let Some(bytes) = sealed(data) else { return };
+    // The header begins with the number of the format's variant.
+    let is_regex = bytes.get(PREFIX) == Some(&3);
+    let limit = FACTOR * bytes.len() + BASE + if is_regex { REGEX } else { 0 };
+    let model = match within(limit, || Model::decode(&bytes)) {
+        Ok(model) => model,
+        Err(error) => return assert!(!error.to_string().is_empty()),
+    };
+    works(&model);
+    for record in ["1,GET,7", "a=1 b=\"x\" c", r#"{"a":1,"duration":2,"method":"GET"}"#, ""] {
+        encodes(model.features(), record.as_bytes());
+        let _ = model.features().with_header(record);
+    }
+});
+
+/// The bytes with the envelope of a snapshot, in the places of what was there.
+fn sealed(data: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes = data.to_vec();
+    let body_len = bytes.len().checked_sub(CHECKSUM).filter(|&len| len >= PREFIX)?;
+    bytes[..8].copy_from_slice(b"SAWLOGRF");
+    bytes[8..12].copy_from_slice(&1_u32.to_le_bytes());
+    let len = bytes.len() as u64;
+    bytes[16..PREFIX].copy_from_slice(&len.to_le_bytes());
+    let checksum = Sha256::digest(&bytes[..body_len]);
+    bytes[body_len..].copy_from_slice(&checksum);
+    Some(bytes)
+}
