@@ -6,12 +6,17 @@
 //! quote the record's own text, which may be personal data.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use regex::Regex;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::spec::{Encoding, Format, Spec, SpecFault, SpecPlace, compile_regex};
+
+mod json;
+mod lines;
+
+use json::PointerTree;
+use lines::CsvColumns;
+pub(crate) use lines::split_csv;
 
 /// Longest record in bytes; a longer one is refused before it is parsed. Kafka's default for a
 /// message is 1 MiB.
@@ -114,15 +119,6 @@ pub(crate) enum Extractor {
     Regex(Regex, Vec<usize>),
 }
 
-#[derive(Debug, Clone)]
-pub(crate) struct CsvColumns {
-    delimiter: u8,
-    /// Number of columns, 0 until a header is known.
-    count: usize,
-    /// For each feature the index of its column.
-    of_feature: Vec<usize>,
-}
-
 impl Extractor {
     pub(crate) fn compile(spec: &Spec) -> Result<Self, (SpecPlace, SpecFault)> {
         let fields = || spec.features.iter().map(|feature| feature.field.as_str()).enumerate();
@@ -192,14 +188,10 @@ impl Extractor {
         let mut row = Row { spec, values: vec![Value::Missing; spec.features.len()], fault: None };
         match self {
             Self::Json(tree) => {
-                let mut reader = serde_json::Deserializer::from_str(text);
-                let seed = NodeSeed { tree, node: 0, row: &mut row };
-                seed.deserialize(&mut reader)
-                    .and_then(|()| reader.end())
-                    .map_err(RecordError::Json)?;
+                tree.read(text, &mut row).map_err(RecordError::Json)?;
             }
             Self::Csv(columns) => columns.read(line_of(text), &mut row)?,
-            Self::Logfmt(keys) => read_logfmt(keys, line_of(text), &mut row)?,
+            Self::Logfmt(keys) => lines::read_logfmt(keys, line_of(text), &mut row)?,
             Self::Regex(regex, groups) => {
                 let found = regex.captures(line_of(text)).ok_or(RecordError::NoMatch)?;
                 for (feature, &group) in groups.iter().enumerate() {
@@ -301,331 +293,6 @@ fn category(scalar: Scalar<'_>) -> Result<Value, FieldFault> {
         "" | "-" => Ok(Value::Missing),
         text => Ok(Value::Category(text.into())),
     }
-}
-
-/// The pointers of a specification as a tree over their tokens, so that one pass over a JSON text
-/// visits the named fields and nothing else. (A `serde_json::Value` would store the whole record.)
-#[derive(Debug, Clone)]
-pub(crate) struct PointerTree {
-    nodes: Vec<PointerNode>,
-}
-
-#[derive(Debug, Clone, Default)]
-struct PointerNode {
-    /// Next token and the node it leads to.
-    children: Vec<(String, usize)>,
-    /// Features whose pointer ends here.
-    features: Vec<usize>,
-}
-
-impl Default for PointerTree {
-    fn default() -> Self {
-        Self { nodes: vec![PointerNode::default()] }
-    }
-}
-
-/// Deepest pointer; serde_json itself stops at 128 levels.
-const MAX_POINTER_DEPTH: usize = 100;
-
-impl PointerTree {
-    fn insert(&mut self, pointer: &str, feature: usize) -> Result<(), SpecFault> {
-        let bad = |reason| SpecFault::Pointer { pointer: pointer.to_owned(), reason };
-        let tokens = match pointer.strip_prefix('/') {
-            Some(rest) => rest.split('/'),
-            None => return Err(bad("it starts with '/', as in \"/request/duration_ms\"")),
-        };
-        let mut node = 0;
-        for (depth, token) in tokens.enumerate() {
-            if depth == MAX_POINTER_DEPTH {
-                return Err(bad("it is more than 100 levels deep"));
-            }
-            if token.replace("~0", "").replace("~1", "").contains('~') {
-                return Err(bad("'~' is written ~0 and '/' inside a name ~1"));
-            }
-            let token = token.replace("~1", "/").replace("~0", "~");
-            let next = self.nodes.len();
-            let children = &mut self.nodes[node].children;
-            node = match children.iter().find(|(known, _)| *known == token) {
-                Some(&(_, child)) => child,
-                None => {
-                    children.push((token, next));
-                    self.nodes.push(PointerNode::default());
-                    next
-                }
-            };
-        }
-        self.nodes[node].features.push(feature);
-        Ok(())
-    }
-
-    fn child(&self, node: usize, token: &str) -> Option<usize> {
-        let children = &self.nodes[node].children;
-        children.iter().find(|(known, _)| known == token).map(|&(_, child)| child)
-    }
-}
-
-/// Reads one JSON value at a node of the tree.
-struct NodeSeed<'t, 'r, 's> {
-    tree: &'t PointerTree,
-    node: usize,
-    row: &'r mut Row<'s>,
-}
-
-impl NodeSeed<'_, '_, '_> {
-    fn set(&mut self, scalar: impl Fn() -> Scalar<'static>) {
-        for &feature in &self.tree.nodes[self.node].features {
-            self.row.set(feature, scalar());
-        }
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for NodeSeed<'_, '_, '_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for NodeSeed<'_, '_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any JSON value")
-    }
-
-    fn visit_unit<E>(mut self) -> Result<(), E> {
-        self.set(|| Scalar::Null);
-        Ok(())
-    }
-
-    fn visit_bool<E>(mut self, flag: bool) -> Result<(), E> {
-        self.set(|| Scalar::Bool(flag));
-        Ok(())
-    }
-
-    fn visit_u64<E>(mut self, number: u64) -> Result<(), E> {
-        self.set(|| Scalar::Unsigned(number));
-        Ok(())
-    }
-
-    fn visit_i64<E>(mut self, number: i64) -> Result<(), E> {
-        self.set(|| Scalar::Signed(number));
-        Ok(())
-    }
-
-    fn visit_f64<E>(mut self, number: f64) -> Result<(), E> {
-        self.set(|| Scalar::Float(number));
-        Ok(())
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        for &feature in &self.tree.nodes[self.node].features {
-            self.row.set(feature, Scalar::Text(text));
-        }
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<(), A::Error> {
-        self.set(|| Scalar::Structure);
-        for index in 0_usize.. {
-            let child = match self.tree.nodes[self.node].children.is_empty() {
-                true => None,
-                false => self.tree.child(self.node, &index.to_string()),
-            };
-            let more = match child {
-                Some(node) => items
-                    .next_element_seed(NodeSeed { tree: self.tree, node, row: self.row })?
-                    .is_some(),
-                None => items.next_element::<IgnoredAny>()?.is_some(),
-            };
-            if !more {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut entries: A) -> Result<(), A::Error> {
-        self.set(|| Scalar::Structure);
-        while let Some(child) =
-            entries.next_key_seed(KeySeed { tree: self.tree, node: self.node })?
-        {
-            match child {
-                Some(node) => {
-                    entries.next_value_seed(NodeSeed { tree: self.tree, node, row: self.row })?;
-                }
-                None => {
-                    entries.next_value::<IgnoredAny>()?;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Reads an object's key as the child node it leads to, without storing it.
-struct KeySeed<'t> {
-    tree: &'t PointerTree,
-    node: usize,
-}
-
-impl<'de> DeserializeSeed<'de> for KeySeed<'_> {
-    type Value = Option<usize>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for KeySeed<'_> {
-    type Value = Option<usize>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
-        Ok(self.tree.child(self.node, key))
-    }
-}
-
-impl CsvColumns {
-    fn read(&self, line: &str, row: &mut Row<'_>) -> Result<(), RecordError> {
-        if self.count == 0 {
-            return Err(RecordError::NoColumns);
-        }
-        let fields = CsvFields::split(line, self.delimiter)?;
-        if fields.ends.len() != self.count {
-            return Err(RecordError::Columns { expected: self.count, got: fields.ends.len() });
-        }
-        for (feature, &column) in self.of_feature.iter().enumerate() {
-            row.set(feature, Scalar::Text(fields.get(column)));
-        }
-        Ok(())
-    }
-}
-
-/// The fields of one CSV line: their unquoted text end to end, and where each ends.
-struct CsvFields<'a> {
-    text: Cow<'a, str>,
-    ends: Vec<usize>,
-    /// Bytes between two fields in `text`: the delimiter where nothing was unquoted.
-    between: usize,
-}
-
-impl<'a> CsvFields<'a> {
-    fn get(&self, column: usize) -> &str {
-        let start = if column == 0 { 0 } else { self.ends[column - 1] + self.between };
-        self.text.get(start..self.ends[column]).unwrap_or_default()
-    }
-
-    fn split(line: &'a str, delimiter: u8) -> Result<Self, RecordError> {
-        if line.contains('"') {
-            return Self::unquote(line, delimiter);
-        }
-        let is_delimiter = |&(_, byte): &(usize, u8)| byte == delimiter;
-        let mut ends: Vec<usize> =
-            line.bytes().enumerate().filter(is_delimiter).map(|(at, _)| at).collect();
-        ends.push(line.len());
-        Ok(Self { text: Cow::Borrowed(line), ends, between: 1 })
-    }
-
-    /// A reader is made for each quoted line: it takes less than the line's parsing does, and one
-    /// can't be cloned (csv-core 0.1.13 clones it without its character classes).
-    fn unquote(line: &str, delimiter: u8) -> Result<Self, RecordError> {
-        if in_open_quote(line) {
-            return Err(RecordError::UnclosedQuote);
-        }
-        let mut reader = csv_core::ReaderBuilder::new().delimiter(delimiter).build();
-        // Unquoted text is never longer than its source, and there is at most one field more than
-        // delimiters, so both buffers are bounded by the line.
-        let mut text = vec![0; line.len() + 1];
-        let mut ends = vec![0; line.len() + 2];
-        let (_, read, written, ended) = reader.read_record(line.as_bytes(), &mut text, &mut ends);
-        // No input left tells the reader that the last field ends here.
-        let (_, _, _, last) = reader.read_record(&[], &mut [], &mut ends[ended..]);
-        if read != line.len() {
-            return Err(RecordError::UnclosedQuote);
-        }
-        text.truncate(written);
-        ends.truncate(ended + last);
-        let text = String::from_utf8(text)
-            .map_err(|error| RecordError::NotUtf8 { at: error.utf8_error().valid_up_to() })?;
-        Ok(Self { text: Cow::Owned(text), ends, between: 0 })
-    }
-}
-
-/// True if the line ends inside a quoted field: quotes come in pairs, doubled ones included.
-fn in_open_quote(line: &str) -> bool {
-    line.bytes().filter(|&byte| byte == b'"').count() % 2 == 1
-}
-
-/// Splits one CSV line into its columns.
-pub(crate) fn split_csv(line: &str, delimiter: u8) -> Result<Vec<String>, RecordError> {
-    let fields = CsvFields::split(line_of(line), delimiter)?;
-    Ok((0..fields.ends.len()).map(|column| fields.get(column).to_owned()).collect())
-}
-
-/// Reads `key=value`, `key="quoted \" value"` and bare `key` (true) pairs.
-///
-/// By hand: the format has no standard and its crates no upkeep; this is go-logfmt's reading of it.
-fn read_logfmt(
-    keys: &[(String, Vec<usize>)],
-    line: &str,
-    row: &mut Row<'_>,
-) -> Result<(), RecordError> {
-    let mut rest = line.trim_start();
-    while !rest.is_empty() {
-        let key_len = rest.find(|c: char| c == '=' || c.is_whitespace()).unwrap_or(rest.len());
-        let (key, after) = rest.split_at(key_len);
-        let (value, next): (Option<Cow<'_, str>>, &str) = match after.strip_prefix('=') {
-            None => (None, after),
-            Some(after) => match after.strip_prefix('"') {
-                Some(quoted) => {
-                    let (value, next) = unquote(quoted).ok_or(RecordError::UnclosedQuote)?;
-                    (Some(value), next)
-                }
-                None => {
-                    let len = after.find(char::is_whitespace).unwrap_or(after.len());
-                    (Some(Cow::Borrowed(&after[..len])), &after[len..])
-                }
-            },
-        };
-        if let Ok(at) = keys.binary_search_by(|(known, _)| known.as_str().cmp(key)) {
-            for &feature in &keys[at].1 {
-                match &value {
-                    Some(text) => row.set(feature, Scalar::Text(text)),
-                    None => row.set(feature, Scalar::Bool(true)),
-                }
-            }
-        }
-        rest = next.trim_start();
-    }
-    Ok(())
-}
-
-/// The text up to the closing quote with its escapes undone, and what follows it.
-fn unquote(quoted: &str) -> Option<(Cow<'_, str>, &str)> {
-    let end = quoted.find(['"', '\\'])?;
-    if quoted[end..].starts_with('"') {
-        return Some((Cow::Borrowed(&quoted[..end]), &quoted[end + 1..]));
-    }
-    let mut text = quoted[..end].to_owned();
-    let mut chars = quoted[end..].char_indices();
-    while let Some((at, c)) = chars.next() {
-        match c {
-            '"' => return Some((Cow::Owned(text), &quoted[end + at + 1..])),
-            '\\' => text.push(match chars.next()?.1 {
-                'n' => '\n',
-                't' => '\t',
-                'r' => '\r',
-                other => other,
-            }),
-            other => text.push(other),
-        }
-    }
-    None
 }
 
 #[cfg(test)]
