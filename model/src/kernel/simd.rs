@@ -82,8 +82,10 @@ unsafe fn add_all<const V: usize, const D: usize>(kernel: &Kernel, rows: &[f32],
                 let steps = trees.iter().map(|tree| tree.steps).max().unwrap_or(0);
                 let mut scores = [0.0_f32; LANES];
                 _mm256_storeu_ps(scores.as_mut_ptr(), score::<V, D>(kernel, &lanes, steps, width));
-                *sum +=
-                    trees.iter().zip(scores).map(|(tree, score)| tree.factor * score).sum::<f32>();
+                // One after the other and fused, as a vector of points adds them.
+                for (tree, score) in trees.iter().zip(scores) {
+                    *sum = score.mul_add(tree.factor, *sum);
+                }
             }
         }
     }
@@ -132,23 +134,24 @@ unsafe fn levels_of_panel<const D: usize>(
     unseen: *const f32,
     row: *const f32,
 ) -> (__m256, __m256) {
-    let mut out = _mm256_setzero_ps();
+    let (mut below, mut above) = ([_mm256_setzero_ps(); 4], [_mm256_setzero_ps(); 4]);
     // SAFETY: the caller's promises.
     let unseen = unsafe {
         for i in 0..D {
-            let below = _mm256_sub_ps(
-                _mm256_broadcast_ss(&*row.add(i)),
-                _mm256_loadu_ps(panel[i].as_ptr()),
-            );
-            let above = _mm256_sub_ps(
-                _mm256_broadcast_ss(&*row.add(4 + i)),
-                _mm256_loadu_ps(panel[4 + i].as_ptr()),
-            );
-            let gap = _mm256_max_ps(_mm256_max_ps(below, above), _mm256_setzero_ps());
-            out = if i == 0 { gap } else { _mm256_add_ps(out, gap) };
+            let x = [_mm256_broadcast_ss(&*row.add(i)), _mm256_broadcast_ss(&*row.add(4 + i))];
+            let bounds =
+                [_mm256_loadu_ps(panel[i].as_ptr()), _mm256_loadu_ps(panel[4 + i].as_ptr())];
+            below[i] = _mm256_max_ps(_mm256_sub_ps(x[0], bounds[0]), _mm256_setzero_ps());
+            above[i] = _mm256_max_ps(_mm256_sub_ps(x[1], bounds[1]), _mm256_setzero_ps());
         }
         _mm256_loadu_ps(unseen)
     };
+    // In the order in which `levels` adds them: a record's score must not depend on its batch.
+    let [a, b, c, d] = below;
+    let below = _mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d));
+    let [a, b, c, d] = above;
+    let above = _mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d));
+    let out = _mm256_add_ps(below, above);
     separation(out, ranges, unseen)
 }
 
