@@ -52,6 +52,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
 
     let mut out = std::io::stdout().lock();
+    writeln!(
+        out,
+        "Request logs of a web shop under test ({} records, two days; examples/nezha). The first {HISTORY_PERCENT} % is\n\
+         history to train on; what came later is replayed as Kafka batches.\n",
+        lines.len()
+    )?;
     let (spec, history, later, model) =
         (text("spec.toml"), text("history.jsonl"), text("later.jsonl"), text("model.sawlog"));
     writeln!(
@@ -66,7 +72,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     replay.run(&mut out)?;
     writeln!(
         out,
-        "\nNext: write a specification for your own logs (examples/ has one for each format), then\n  \
+        "\nNext: write a specification for your own logs (examples/ has some to start from), then\n  \
          sawlog train --spec SPEC.toml --input LOGS... --output model.sawlog\n  \
          sawlog score --model model.sawlog --input MORE_LOGS... --output scores.jsonl\n\
          and deploy template.yaml with the model in S3: see README.md."

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use sawlog_model::features::Scaling;
 use sawlog_model::spec::{FeatureSpec, Format};
-use sawlog_model::{Calibration, Fitted, LeafRule, Model, Sampling};
+use sawlog_model::{Calibration, Fitted, LeafRule, Model, Sampling, ThresholdRule};
 
 use crate::tally::Tally;
 
@@ -97,7 +97,7 @@ pub(crate) fn model(out: &mut impl Write, model: &Model) -> io::Result<()> {
     let from = model.provenance();
     match model.calibration() {
         Some(calibration) => self::calibration(out, calibration, from.held_out > 0)?,
-        None => writeln!(out, "threshold  none: no record was held out to set it by")?,
+        None => writeln!(out, "threshold  none; `sawlog calibrate` sets one from records")?,
     }
     writeln!(
         out,
@@ -109,7 +109,13 @@ pub(crate) fn model(out: &mut impl Write, model: &Model) -> io::Result<()> {
         grouped(from.held_out),
     )?;
     writeln!(out, "input      {}", from.inputs.join(", "))?;
-    writeln!(out, "model      {} ({} bytes)", model.id(), grouped(model.snapshot_len() as u64))
+    writeln!(
+        out,
+        "model      {} ({} bytes; {} in memory)",
+        model.id(),
+        grouped(model.snapshot_len() as u64),
+        grouped(forest.memory_bytes() as u64),
+    )
 }
 
 fn calibration(out: &mut impl Write, calibration: &Calibration, held_out: bool) -> io::Result<()> {
@@ -123,8 +129,13 @@ fn calibration(out: &mut impl Write, calibration: &Calibration, held_out: bool) 
         grouped(calibration.records),
         percent(calibration.flagged_share()),
     )?;
-    if calibration.records < 1000 {
-        writeln!(out, "warning: few {records}; the threshold is a rough one")?;
+    let is_greatest =
+        matches!(calibration.rule, ThresholdRule::Quantile(_)) && calibration.flagged == 0;
+    if calibration.records < 1000 || is_greatest {
+        writeln!(
+            out,
+            "warning: few {records} to place it by; a lower quantile or more logs would"
+        )?;
     }
     let quantiles = &calibration.quantiles;
     if let [least, .., greatest] = quantiles.as_slice() {
@@ -154,27 +165,39 @@ fn feature_row(spec: &FeatureSpec, fitted: &Fitted) -> [String; 9] {
         Fitted::Constant => ("constant", Default::default(), "left out".to_owned()),
         Fitted::Number { scaling, min, p01, median, p99, max } => {
             let quantiles = [*min, *p01, *median, *p99, *max].map(value);
-            ("number", quantiles, self::scaling(scaling))
+            ("number", quantiles, self::scaling(scaling, *min))
         }
         Fitted::OneHot { categories } => {
-            let named = format!("{} categories and other", categories.len());
+            let named = format!("{} and other", shown(categories.iter().map(String::as_str)));
             ("one_hot", Default::default(), named)
         }
         Fitted::Frequency { categories, .. } => {
-            let named = format!("-ln(share) of {} categories", categories.len());
+            let named = format!(
+                "-ln(share) of {}",
+                shown(categories.iter().map(|(name, _)| name.as_str()))
+            );
             ("frequency", Default::default(), named)
         }
     };
     [spec.name.clone(), spec.field.clone(), kind.to_owned(), min, p01, median, p99, max, coordinate]
 }
 
-/// The formula of a scaling.
-pub(crate) fn scaling(scaling: &Scaling) -> String {
+/// The first few categories, and how many there are.
+fn shown<'a>(categories: impl ExactSizeIterator<Item = &'a str>) -> String {
+    let count = categories.len();
+    let first: Vec<&str> = categories.take(6).collect();
+    let more = if count > first.len() { format!(" ... ({count})") } else { String::new() };
+    format!("{}{more}", first.join(" "))
+}
+
+/// The formula of a scaling of values of which the least is `min`.
+fn scaling(scaling: &Scaling, min: f64) -> String {
     let Scaling { log_unit, center, scale } = *scaling;
     let inner = match log_unit {
         0.0 => "x".to_owned(),
-        1.0 => "ln(1 + x)".to_owned(),
-        unit => format!("ln(1 + x/{})", value(unit)),
+        1.0 if min >= 0.0 => "ln(1 + x)".to_owned(),
+        unit if min >= 0.0 => format!("ln(1 + x/{})", value(unit)),
+        unit => format!("sign(x) ln(1 + |x|/{})", value(unit)),
     };
     if center == 0.0 && scale == 1.0 {
         return inner;

@@ -110,6 +110,9 @@ pub(crate) fn resolve(arguments: &[String]) -> Result<Vec<Source>, InputError> {
             sources.push(Source { name, size });
         }
     }
+    // A file that two arguments name is read once.
+    let mut seen = std::collections::HashSet::new();
+    sources.retain(|source| seen.insert(source.name.clone()));
     Ok(sources)
 }
 

@@ -4,7 +4,7 @@
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use tempfile::NamedTempFile;
 
 /// A file on its way: it appears under its name when [`Output::finish`] is called, or not at all.
@@ -19,6 +19,24 @@ pub(crate) enum Output {
     },
     /// Standard output.
     Standard(BufWriter<io::Stdout>),
+}
+
+/// Refuses an output that is also read, or that is another output: it would replace what the user
+/// still needs.
+///
+/// # Errors
+/// Names the path.
+pub(crate) fn refuse_overlap(outputs: &[Option<&Path>], inputs: &[&Path]) -> anyhow::Result<()> {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let inputs: Vec<PathBuf> = inputs.iter().map(|path| real(path)).collect();
+    let mut seen: Vec<PathBuf> = Vec::new();
+    for path in outputs.iter().flatten() {
+        let name = real(path);
+        ensure!(!inputs.contains(&name), "output {} is also an input", path.display());
+        ensure!(!seen.contains(&name), "{} is named for two outputs", path.display());
+        seen.push(name);
+    }
+    Ok(())
 }
 
 impl Output {

@@ -8,13 +8,13 @@ pub(crate) struct Progress(ProgressBar);
 impl Progress {
     /// Progress over bytes: with rate and time left.
     pub(crate) fn over_bytes(what: &'static str, total: u64) -> Self {
-        let known = "{msg:9} {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
+        let known = "{msg:9} {bar:20} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
         Self::new(what, total, known, "{msg:9} {spinner} {bytes}, {bytes_per_sec}")
     }
 
     /// Progress over things counted.
     pub(crate) fn over_items(what: &'static str, total: u64) -> Self {
-        let known = "{msg:9} {bar:30} {human_pos} of {human_len}, {eta} left";
+        let known = "{msg:9} {bar:20} {human_pos} of {human_len}, {eta} left";
         Self::new(what, total, known, "{msg:9} {spinner} {human_pos}")
     }
 

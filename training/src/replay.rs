@@ -27,6 +27,8 @@ const PARTITIONS: u64 = 3;
 const MAX_EVENT_PAYLOAD: usize = 4 << 20;
 /// Anomalies shown.
 const SHOWN: usize = 12;
+/// Records shown that were not stored, with their reasons.
+const REASONS: usize = 5;
 /// Bars of the histogram, and their greatest width.
 const BARS: usize = 12;
 const BAR_WIDTH: usize = 40;
@@ -93,8 +95,13 @@ impl Replay<'_> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let app = runtime.block_on(App::start(config))?;
         let model = app.model();
-        let mut run =
-            Run { app, runtime, events: EventBuilder::new(self.batch), batches: Vec::new() };
+        let topic = topic(&model, self.input);
+        let mut run = Run {
+            app,
+            runtime,
+            events: EventBuilder::new(topic.clone(), self.batch),
+            batches: Vec::new(),
+        };
         let sources = input::resolve(self.input)?;
         let bytes = sources.iter().map(|source| source.size).sum();
         let progress = Progress::over_bytes("replaying", bytes);
@@ -116,7 +123,7 @@ impl Replay<'_> {
         progress.finish();
         ensure!(!run.batches.is_empty(), "the input has no record");
         report(out, &run.batches)?;
-        let scored = read_results(&results)?;
+        let scored = read_results(&results, &topic)?;
         histogram(out, &scored, &model)?;
         anomalies(out, &scored, &model)?;
         writeln!(out, "\nresults       {}", self.output.join("results.jsonl").display())?;
@@ -144,6 +151,7 @@ impl Run {
 
 /// Gathers payloads into an event as MSK's mapping makes it.
 struct EventBuilder {
+    topic: String,
     batch: usize,
     time_ms: u64,
     sent: u64,
@@ -152,14 +160,26 @@ struct EventBuilder {
     partitions: BTreeMap<String, Vec<Value>>,
 }
 
-/// The topic that the replayed records are said to come from.
-const TOPIC: &str = "replay";
+/// A topic of its own for each model and input: the records of another replay into the same folder
+/// must not pass for these.
+fn topic(model: &Model, input: &[String]) -> String {
+    let what = format!("{}\n{}", model.id(), input.join("\n"));
+    format!("replay-{:08x}", xxhash_rust::xxh3::xxh3_64(what.as_bytes()) >> 32)
+}
 
 impl EventBuilder {
-    fn new(batch: usize) -> Self {
+    fn new(topic: String, batch: usize) -> Self {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let time_ms = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
-        Self { batch, time_ms, sent: 0, count: 0, payload_len: 0, partitions: BTreeMap::new() }
+        Self {
+            topic,
+            batch,
+            time_ms,
+            sent: 0,
+            count: 0,
+            payload_len: 0,
+            partitions: BTreeMap::new(),
+        }
     }
 
     /// Adds a record; true if the event is full then.
@@ -167,7 +187,7 @@ impl EventBuilder {
         let partition = self.sent % PARTITIONS;
         let offset = self.sent / PARTITIONS;
         let record = json!({
-            "topic": TOPIC,
+            "topic": self.topic,
             "partition": partition,
             "offset": offset,
             "timestamp": self.time_ms,
@@ -175,7 +195,7 @@ impl EventBuilder {
             "value": base64_simd::STANDARD.encode_to_string(payload),
             "headers": [],
         });
-        self.partitions.entry(format!("{TOPIC}-{partition}")).or_default().push(record);
+        self.partitions.entry(format!("{}-{partition}", self.topic)).or_default().push(record);
         self.sent += 1;
         self.count += 1;
         self.payload_len += payload.len();
@@ -250,6 +270,9 @@ fn report(out: &mut impl Write, batches: &[(Duration, BatchReport)]) -> anyhow::
     #[expect(clippy::cast_precision_loss, reason = "a share")]
     let share = anomalies as f64 / records.max(1) as f64;
     writeln!(out, "anomalies  {} ({})", grouped(anomalies), percent(share))?;
+    for reason in batches.iter().flat_map(|(_, report)| &report.reasons).take(REASONS) {
+        writeln!(out, "             {reason}")?;
+    }
     Ok(())
 }
 
@@ -259,11 +282,15 @@ struct Scored {
     line: Value,
 }
 
-fn read_results(path: &Path) -> anyhow::Result<Vec<Scored>> {
+/// The results of one topic: the file may hold those of other replays too.
+fn read_results(path: &Path, topic: &str) -> anyhow::Result<Vec<Scored>> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let mut results = Vec::new();
     for line in text.lines() {
         let line: Value = serde_json::from_str(line).with_context(|| path.display().to_string())?;
+        if line["origin"]["topic"] != topic {
+            continue;
+        }
         results.push(Scored { score: line["score"].as_f64().unwrap_or_default(), line });
     }
     Ok(results)

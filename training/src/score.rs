@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use sawlog_lambda::scorer::{Points, Scored, Unscorable};
 use sawlog_lambda::sinks::DeadLetter;
 use sawlog_lambda::{Origin, Verdict};
@@ -15,7 +15,7 @@ use sawlog_model::{Model, RecordError, Value};
 use crate::describe::{grouped, percent};
 use crate::input::{self, Record};
 use crate::inspect;
-use crate::output::Output;
+use crate::output::{Output, refuse_overlap};
 use crate::progress::Progress;
 use crate::tally::Tally;
 
@@ -37,6 +37,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Where to write rejected records, one JSON line each with place, reason and original bytes
+    /// (of a line over 1 MiB its beginning)
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
     /// json: one object a record with score, verdict, features and, for an anomaly, their shares;
@@ -55,6 +56,9 @@ enum Format {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let model = inspect::load(&args.model)?;
     let sources = input::resolve(&args.input)?;
+    let mut read: Vec<&Path> = sources.iter().map(|source| Path::new(&source.name)).collect();
+    read.push(&args.model);
+    refuse_overlap(&[args.output.as_deref(), args.rejects.as_deref()], &read)?;
     let mut run = Run {
         model: &model,
         format: args.format,
@@ -180,6 +184,7 @@ impl Run<'_> {
         for line in self.tally.first_rejects() {
             writeln!(err, "  {line}")?;
         }
+        ensure!(scored > 0 || self.tally.read == 0, "no record could be scored");
         Ok(())
     }
 }

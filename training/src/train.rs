@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use ndarray::{Array1, Array2};
@@ -21,8 +21,8 @@ use sawlog_model::{
 };
 
 use crate::describe;
-use crate::input;
-use crate::output::Output;
+use crate::input::{self, Source};
+use crate::output::{Output, refuse_overlap};
 use crate::progress::Progress;
 use crate::tally::Tally;
 
@@ -145,7 +145,11 @@ pub(crate) fn train_to_file(args: &Args, out: &mut impl Write) -> anyhow::Result
     let named = || format!("specification {}", args.spec.display());
     let text = std::fs::read_to_string(&args.spec).with_context(named)?;
     let spec = ValidSpec::from_toml(&text).with_context(named)?;
-    let (model, tally) = train(&spec, args)?;
+    let sources = input::resolve(&args.input)?;
+    let mut read: Vec<&Path> = sources.iter().map(|source| Path::new(&source.name)).collect();
+    read.push(&args.spec);
+    refuse_overlap(&[Some(&args.output)], &read)?;
+    let (model, tally) = train(&spec, args, sources)?;
     let mut output = Output::create(Some(&args.output))?;
     output.write_all(&model.encode())?;
     output.finish()?;
@@ -174,10 +178,9 @@ fn warn_of_transforms(out: &mut impl Write, spec: &ValidSpec) -> std::io::Result
 }
 
 /// Reads the input, samples, learns the features, builds the forest and calibrates.
-fn train(spec: &ValidSpec, args: &Args) -> anyhow::Result<(Model, Tally)> {
+fn train(spec: &ValidSpec, args: &Args, sources: Vec<Source>) -> anyhow::Result<(Model, Tally)> {
     let asked = args.params();
     ValidParams::new(asked)?;
-    let sources = input::resolve(&args.input)?;
     let mut gathered = Gathered::new(&asked, args.compat);
     let progress = Progress::over_bytes("reading", sources.iter().map(|source| source.size).sum());
     let mut spec = spec.clone();
@@ -192,7 +195,11 @@ fn train(spec: &ValidSpec, args: &Args) -> anyhow::Result<(Model, Tally)> {
     progress.finish();
     gathered.check(args.max_reject_share)?;
     let params = gathered.settle(asked, args.samples)?;
-    let inputs = sources.into_iter().map(|source| source.name).collect();
+    let mut inputs: Vec<String> = sources.into_iter().map(|source| source.name).collect();
+    // Keyed samples don't depend on the order of the inputs; nor does what is said of them.
+    if args.compat.is_none() {
+        inputs.sort_unstable();
+    }
     gathered.build(spec, params, args.threshold(), inputs)
 }
 

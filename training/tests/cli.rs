@@ -308,6 +308,87 @@ fn a_replay_accounts_for_every_record_and_again_changes_nothing() {
 }
 
 #[test]
+fn a_replay_of_other_logs_into_the_same_folder_keeps_both() {
+    let bench = Bench::new();
+    bench.write("log", requests(2000));
+    bench.ok(&["train", "--spec", "spec.toml", "--input", "log", "--output", "model"]);
+    bench.write("far", "{\"duration\":90000,\"size\":3}\n".to_owned() + &requests(99));
+    bench.write("near", requests(100));
+    let replay =
+        |input| bench.ok(&["replay", "--model", "model", "--input", input, "--output", "out"]);
+    let said = replay("far");
+    assert!(said.contains("90,000"), "the far one is shown: {said}");
+    let said = replay("near");
+    assert!(!said.contains("90,000"), "the far one is not of this replay: {said}");
+    let results = std::fs::read_to_string(bench.path("out/results.jsonl")).expect("written");
+    assert_eq!(results.lines().count(), 200);
+}
+
+#[test]
+fn no_output_replaces_what_is_read_or_another_output() {
+    let bench = Bench::new();
+    bench.write("log", requests(1000));
+    bench.ok(&["train", "--spec", "spec.toml", "--input", "log", "--output", "model"]);
+    let train = ["train", "--spec", "spec.toml", "--input", "log", "--output"];
+    let score = ["score", "--model", "model", "--input", "log", "--output"];
+    for (command, more, want) in [
+        (train, &["log"][..], "output log is also an input"),
+        (train, &["spec.toml"][..], "output spec.toml is also an input"),
+        (score, &["./log"][..], "output ./log is also an input"),
+        (score, &["model"][..], "output model is also an input"),
+        (score, &["same", "--rejects", "same"][..], "same is named for two outputs"),
+    ] {
+        let said = bench.fails(&[&command[..], more].concat());
+        assert!(said.contains(want), "want {want}, got {said}");
+    }
+    assert_eq!(std::fs::read_to_string(bench.path("log")).expect("there"), requests(1000));
+}
+
+#[test]
+fn scoring_nothing_but_rejects_fails() {
+    let bench = Bench::new();
+    bench.write("log", requests(1000));
+    bench.ok(&["train", "--spec", "spec.toml", "--input", "log", "--output", "model"]);
+    bench.write("other", "a,b\n1,2\n");
+    let said =
+        bench.fails(&["score", "--model", "model", "--input", "other", "--output", "scores"]);
+    assert!(said.contains("not JSON") && said.contains("no record could be scored"), "{said}");
+}
+
+#[test]
+fn the_same_files_in_another_order_give_the_same_bytes() {
+    let bench = Bench::new();
+    bench.write("a", requests(1500));
+    bench.write("b", requests(700));
+    let train = |inputs: &[&str]| {
+        let fixed = ["train", "--spec", "spec.toml", "--output", "model", "--input"];
+        bench.ok(&[&fixed[..], inputs].concat());
+        std::fs::read(bench.path("model")).expect("written")
+    };
+    let want = train(&["a", "b"]);
+    assert_eq!(train(&["b", "a"]), want);
+    assert_eq!(train(&["b", "a", "b"]), want, "a file named twice is read once");
+}
+
+#[test]
+fn every_example_specification_is_valid() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let mut count = 0;
+    for folder in std::fs::read_dir(examples).expect("readable") {
+        for file in std::fs::read_dir(folder.expect("readable").path()).expect("a folder") {
+            let path = file.expect("readable").path();
+            if path.extension().is_some_and(|extension| extension == "toml") {
+                let text = std::fs::read_to_string(&path).expect("text");
+                let spec = sawlog_model::ValidSpec::from_toml(&text);
+                assert!(spec.is_ok(), "{}: {spec:?}", path.display());
+                count += 1;
+            }
+        }
+    }
+    assert!(count >= 4, "{count} specifications");
+}
+
+#[test]
 fn the_demo_ends_with_a_table_of_anomalies_from_real_logs() {
     let bench = Bench::new();
     let said = bench.ok(&["demo"]);
