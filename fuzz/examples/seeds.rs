@@ -23,6 +23,8 @@ fn main() {
         ("chain", logfmt.to_owned() + number, 1, 40, damped),
         ("pattern", regex.to_owned() + number + category, 3, 5, damped),
         ("leaf", csv.to_owned() + number, 2, 1, damped),
+        // A point alone goes through eight trees at once.
+        ("trees", csv.to_owned() + number, 11, 4, damped),
     ];
     for (name, toml, trees, samples, leaf_rule) in cases {
         let spec = ValidSpec::from_toml(&toml).expect("good specification");
