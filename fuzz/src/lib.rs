@@ -54,9 +54,8 @@ const COORDINATES: [f32; 16] = [
     f32::NAN,
 ];
 
-/// Least magnitude, other than 0, at which the two paths are compared. Closer than
-/// [`f32::MIN_POSITIVE`] to a leaf the vector kernel takes a point for the leaf's own, where the
-/// plain path tells them apart; coordinates of this size never differ by so little.
+/// Least magnitude, other than 0, at which the two paths are compared: below it ranges and gaps are
+/// subnormal in f32, where the fast path rounds coarsely.
 const TINY: f32 = 1e-30;
 
 /// What must hold of a model whatever it was read from: it scores and explains any point, alone and

@@ -523,6 +523,19 @@ mod tests {
         assert!(scores.iter().all(|score| score.is_finite() && *score >= 0.0), "{scores:?}");
     }
 
+    /// Once a point closer to a leaf than the least normal float was taken for the leaf's own.
+    #[test]
+    fn the_closest_point_is_not_the_leaf() {
+        let forest = forest(&[vec![0.0, 0.0], vec![1.0, 1.0], vec![0.5, 3.0]]);
+        let kernel = Kernel::new(&forest).expect("small");
+        for point in [[1e-45, 1e-45], [0.0, -1e-45], [0.0, 0.0]] {
+            let mut got = [0.0];
+            kernel.score(std::iter::once(ndarray::ArrayView1::from(&point)), &mut got);
+            let want = forest.score(&point).expect("its dimensions");
+            assert!((f64::from(got[0]) - want).abs() < 1e-6, "{point:?}: {got:?}, want {want}");
+        }
+    }
+
     #[test]
     fn exits_follow_the_bits() {
         assert_eq!(EXITS[0b000_0000], 0);

@@ -456,9 +456,9 @@ unsafe fn levels<const V: usize>(
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn separation(out: __m256, ranges: __m256, unseen: __m256) -> (__m256, __m256) {
-    // A leaf has no range: 0 / 0 for a point that equals it must be 0.
-    let merged = _mm256_max_ps(_mm256_add_ps(out, ranges), _mm256_set1_ps(f32::MIN_POSITIVE));
-    let p = _mm256_div_ps(out, merged);
+    // A leaf has no range: for a point that equals it 0 / 0 must be 0.
+    let has_gap = _mm256_cmp_ps::<_CMP_GT_OQ>(out, _mm256_setzero_ps());
+    let p = _mm256_and_ps(_mm256_div_ps(out, _mm256_add_ps(out, ranges)), has_gap);
     (_mm256_mul_ps(p, unseen), _mm256_sub_ps(_mm256_set1_ps(1.0), p))
 }
 
