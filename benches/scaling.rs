@@ -3,12 +3,12 @@
 //!     cargo bench --bench scaling | python3 benches/scaling.py docs/scaling.svg
 #![allow(clippy::expect_used, clippy::print_stdout, missing_docs)]
 
-mod common;
+mod rounds;
 
 use std::hint::black_box;
 
-use common::{BATCH, Points, SAMPLES, TREES, Work, cpu, forest, measure, points};
 use ndarray::{Array1, Axis};
+use rounds::{BATCH, Points, SAMPLES, TREES, Work, cpu, forest, measure, points};
 
 const ROUNDS: usize = 15;
 
@@ -44,7 +44,7 @@ fn print_one(
     let mut works = [Work::new(of, batches * batch, |_| {
         cpu(|| {
             for points in queries.view().axis_chunks_iter(Axis(0), batch).take(batches) {
-                common::score(&forest, black_box(points), &mut scores);
+                rounds::score(&forest, black_box(points), &mut scores);
                 black_box(&scores);
             }
         })

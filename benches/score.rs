@@ -6,16 +6,16 @@
 //!     cargo bench --bench score -- once FEATURES PASSES  # for callgrind: no clock, no peer
 #![allow(clippy::expect_used, clippy::print_stdout, missing_docs)]
 
-mod common;
+mod rounds;
 
 use std::hint::black_box;
 use std::io::{BufRead, Write};
 use std::time::Duration;
 
-use common::{BATCH, FEATURES, Points, SAMPLES, TREES, Work, cpu, forest, measure, points, wall};
 use criterion::Criterion;
 use krcf::{RandomCutForest, RandomCutForestOptions};
 use ndarray::{Array1, Axis};
+use rounds::{BATCH, FEATURES, Points, SAMPLES, TREES, Work, cpu, forest, measure, points, wall};
 use sawlog_model::Forest;
 
 const ROUNDS: usize = 40;
@@ -59,7 +59,7 @@ fn compare(criterion: &mut Criterion, features: usize, rounds: usize) -> Vec<Str
     };
     let batch = || {
         let mut scores = Array1::zeros(BATCH);
-        common::score(&forest, queries.view(), &mut scores);
+        rounds::score(&forest, queries.view(), &mut scores);
         scores
     };
     let mut works = [
@@ -82,7 +82,7 @@ fn compare(criterion: &mut Criterion, features: usize, rounds: usize) -> Vec<Str
             let mut score = Array1::zeros(1);
             cpu(|| {
                 for point in slice(round).axis_chunks_iter(Axis(0), 1) {
-                    common::score(&forest, black_box(point), &mut score);
+                    rounds::score(&forest, black_box(point), &mut score);
                     black_box(&score);
                 }
             })
@@ -98,7 +98,7 @@ fn compare(criterion: &mut Criterion, features: usize, rounds: usize) -> Vec<Str
     ];
     measure(&mut works, rounds);
     let mut group = criterion.benchmark_group(format!("{features} features"));
-    works.iter().for_each(|work| common::report(&mut group, work));
+    works.iter().for_each(|work| rounds::report(&mut group, work));
     group.finish();
 
     let [batch, one, two, slower, explained, alone, krcf] = works.each_ref().map(Work::micros);
@@ -186,7 +186,7 @@ fn on_two_threads(forest: &Forest, queries: &Points) -> Duration {
 /// The score that one query in a hundred exceeds.
 fn top_one_per_cent(forest: &Forest, queries: &Points) -> f32 {
     let mut scores = Array1::zeros(BATCH);
-    common::score(forest, queries.view(), &mut scores);
+    rounds::score(forest, queries.view(), &mut scores);
     let mut sorted = scores.to_vec();
     sorted.sort_by(f32::total_cmp);
     sorted[BATCH - BATCH / 100 - 1]
@@ -212,12 +212,12 @@ fn rounds(features: usize) {
     let (training, queries) = points(features);
     let forest = forest(&training, TREES, SAMPLES);
     let mut scores = Array1::zeros(BATCH);
-    let mut batch = || cpu(|| common::score(&forest, queries.view(), &mut scores));
+    let mut batch = || cpu(|| rounds::score(&forest, queries.view(), &mut scores));
     let alone = || {
         let mut score = Array1::zeros(1);
         cpu(|| {
             for point in queries.view().axis_chunks_iter(Axis(0), 1).take(SLICE) {
-                common::score(&forest, black_box(point), &mut score);
+                rounds::score(&forest, black_box(point), &mut score);
                 black_box(&score);
             }
         })
@@ -236,7 +236,7 @@ fn once(features: usize, passes: usize) {
     let forest = forest(&training, TREES, SAMPLES);
     let mut scores = Array1::zeros(BATCH);
     for _ in 0..passes {
-        common::score(&forest, black_box(queries.view()), &mut scores);
+        rounds::score(&forest, black_box(queries.view()), &mut scores);
         black_box(&scores);
     }
 }

@@ -4,13 +4,13 @@
 //!     cargo bench --bench snapshot -- once PASSES   # for valgrind: decodes only
 #![allow(clippy::expect_used, clippy::print_stdout, missing_docs)]
 
-mod common;
+mod rounds;
 
 use std::fmt::Write;
 use std::hint::black_box;
 
-use common::{FEATURES, SAMPLES, TREES, Work, cpu, forest, measure, params, points};
 use criterion::Criterion;
+use rounds::{FEATURES, SAMPLES, TREES, Work, cpu, forest, measure, params, points};
 use sawlog_model::{Features, Model, Provenance, ValidSpec, Value};
 use sha2::{Digest, Sha256};
 
@@ -55,7 +55,7 @@ fn compare(criterion: &mut Criterion, features: usize, rounds: usize) -> String 
     ];
     measure(&mut works, rounds);
     let mut group = criterion.benchmark_group(format!("snapshot of {features} features"));
-    works.iter().for_each(|work| common::report(&mut group, work));
+    works.iter().for_each(|work| rounds::report(&mut group, work));
     group.finish();
     let [decode, checksum] = works.each_ref().map(Work::micros);
     format!(
