@@ -15,7 +15,7 @@ TITLES = {
     "features": "features",
     "batch": "points in a batch",
 }
-WIDTH, HEIGHT, LEFT, TOP, PANEL_W, PANEL_H, GAP_X, GAP_Y = 860, 620, 64, 64, 340, 200, 72, 92
+WIDTH, HEIGHT, LEFT, TOP, PANEL_W, PANEL_H, GAP_X, GAP_Y = 860, 604, 64, 64, 340, 200, 72, 92
 INK, FAINT, GRID, LINE = "#1f2328", "#656d76", "#d8dee4", "#0b62c4"
 
 
