@@ -10,7 +10,8 @@ use sawlog_model::Model;
 use tokio::sync::OnceCell;
 
 use crate::config::{Config, DeadLettersUri, ModelUri, ResultsUri};
-use crate::model_store::{ModelStore, ModelStoreError};
+use crate::model_store::ModelStore;
+use crate::models::{Models, ModelsError};
 use crate::sinks::dynamodb::DynamoDbResults;
 use crate::sinks::jsonl::{JsonlError, JsonlFile};
 use crate::sinks::sqs::SqsDeadLetters;
@@ -28,7 +29,7 @@ const MAX_ATTEMPTS: u32 = 3;
 /// A function that is ready to be invoked. One serves any number of invocations at the same time.
 #[derive(Debug)]
 pub struct App {
-    model: Arc<Model>,
+    models: Models,
     pub(crate) results: ResultsSink,
     pub(crate) dead_letters: DeadLettersSink,
     pub(crate) partial_batch: bool,
@@ -38,9 +39,9 @@ pub struct App {
 /// Why a function can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The model can't be had.
-    #[error("MODEL_URI")]
-    Model(#[from] ModelStoreError),
+    /// A model can't be had.
+    #[error(transparent)]
+    Models(#[from] ModelsError),
     /// The results' file can't be used.
     #[error("RESULTS_URI")]
     Results(#[source] JsonlError),
@@ -50,26 +51,23 @@ pub enum StartError {
 }
 
 impl App {
-    /// Loads the model and makes the clients that the configuration asks for. Nothing of AWS is
+    /// Loads the models and makes the clients that the configuration asks for. Nothing of AWS is
     /// touched if it names files only.
     ///
     /// # Errors
     /// [`StartError`] names the variable, the place and what is wrong with it.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let aws = OnceCell::new();
-        let aws = || aws.get_or_init(load_aws);
-        let store = match config.model {
+        let aws = Aws::new(config.s3_path_style);
+        let models = Models::load(config.models, async |uri| match uri {
             ModelUri::S3 { bucket, key } => {
-                let s3 = aws_sdk_s3::config::Builder::from(aws().await);
-                let s3 = s3.force_path_style(config.s3_path_style).build();
-                ModelStore::S3 { client: aws_sdk_s3::Client::from_conf(s3), bucket, key }
+                ModelStore::S3 { client: aws.s3().await.clone(), bucket, key }
             }
             ModelUri::File(path) => ModelStore::File(path),
-        };
-        let model = Arc::new(store.load().await?);
+        });
+        let models = models.await?;
         let results = match config.results {
             ResultsUri::DynamoDb { table } => {
-                let client = aws_sdk_dynamodb::Client::new(aws().await);
+                let client = aws_sdk_dynamodb::Client::new(aws.config().await);
                 ResultsSink::DynamoDb(DynamoDbResults::new(client, table))
             }
             ResultsUri::File(path) => {
@@ -78,7 +76,7 @@ impl App {
         };
         let dead_letters = match config.dead_letters {
             DeadLettersUri::Sqs { queue_url } => {
-                let client = aws_sdk_sqs::Client::new(aws().await);
+                let client = aws_sdk_sqs::Client::new(aws.config().await);
                 DeadLettersSink::Sqs(SqsDeadLetters::new(client, queue_url))
             }
             DeadLettersUri::File(path) => {
@@ -86,7 +84,7 @@ impl App {
             }
         };
         Ok(Self {
-            model,
+            models,
             results,
             dead_letters,
             partial_batch: config.partial_batch,
@@ -94,9 +92,38 @@ impl App {
         })
     }
 
-    /// The model that the next batch is scored with.
-    pub fn model(&self) -> Arc<Model> {
-        Arc::clone(&self.model)
+    /// The model that the next records of a topic are scored with; `None` if `MODEL_URI` names none
+    /// for it.
+    pub fn model_for(&self, topic: &str) -> Option<Arc<Model>> {
+        self.models.of(topic)
+    }
+}
+
+/// The clients' settings and the clients that several have, each made when it is first asked for.
+#[derive(Debug)]
+pub(crate) struct Aws {
+    config: OnceCell<SdkConfig>,
+    s3: OnceCell<aws_sdk_s3::Client>,
+    s3_path_style: bool,
+}
+
+impl Aws {
+    fn new(s3_path_style: bool) -> Self {
+        Self { config: OnceCell::new(), s3: OnceCell::new(), s3_path_style }
+    }
+
+    async fn config(&self) -> &SdkConfig {
+        self.config.get_or_init(load_aws).await
+    }
+
+    /// The client of S3.
+    pub(crate) async fn s3(&self) -> &aws_sdk_s3::Client {
+        self.s3
+            .get_or_init(|| async {
+                let s3 = aws_sdk_s3::config::Builder::from(self.config().await);
+                aws_sdk_s3::Client::from_conf(s3.force_path_style(self.s3_path_style).build())
+            })
+            .await
     }
 }
 

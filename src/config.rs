@@ -3,7 +3,7 @@
 //!
 //! | variable | value | default |
 //! |---|---|---|
-//! | `MODEL_URI` | `s3://bucket/key` or `file:///path` | required |
+//! | `MODEL_URI` | `s3://bucket/key` or `file:///path`, or a JSON object of topics to these, `{"orders": "s3://…", "*": "s3://…"}` | required |
 //! | `RESULTS_URI` | `dynamodb://table` or `file:///path.jsonl` | required |
 //! | `DEAD_LETTERS_URI` | URL of a standard SQS queue (`https://…`, `http://…`) or `file:///path.jsonl` | required |
 //! | `PARTIAL_BATCH` | `true` or `false`: answer with the records that failed, instead of failing the whole batch. Kafka honours it only in provisioned mode with `ReportBatchItemFailures` | `false` |
@@ -17,8 +17,13 @@
 //! is addressed by path); `AWS_LAMBDA_LOG_FORMAT`, `AWS_LAMBDA_LOG_LEVEL` and `RUST_LOG` by the
 //! binary.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
 /// Work stops this long before the deadline unless said otherwise: enough for calls in flight to be
 /// dropped and 10,000 outcomes to be answered.
@@ -31,8 +36,8 @@ const MAX_DEADLINE_RESERVE_MS: u64 = 60_000;
 /// What the function is told by its environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Where the model is.
-    pub model: ModelUri,
+    /// Where the models are.
+    pub models: ModelUris,
     /// Where results go.
     pub results: ResultsUri,
     /// Where records go that can't be read.
@@ -45,8 +50,28 @@ pub struct Config {
     pub s3_path_style: bool,
 }
 
-/// Where the model is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The topic that stands for all that have no model of their own.
+const ANY_TOPIC: &str = "*";
+
+/// Where the models are: one for all records, or by topic. A topic is what a Kafka topic is to Kafka:
+/// for Kinesis the stream, for S3 the bucket, for a direct invocation what it gives as `model`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ModelUris {
+    /// Models of single topics.
+    pub by_topic: BTreeMap<String, ModelUri>,
+    /// The model of every other topic.
+    pub otherwise: Option<ModelUri>,
+}
+
+impl From<ModelUri> for ModelUris {
+    /// One model for all.
+    fn from(uri: ModelUri) -> Self {
+        Self { by_topic: BTreeMap::new(), otherwise: Some(uri) }
+    }
+}
+
+/// Where a model is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ModelUri {
     /// `s3://bucket/key`
     S3 {
@@ -126,7 +151,7 @@ impl Config {
         let get = |name: &str| lookup(name).filter(|value| !value.is_empty());
         let is_set = |name: &str| get(name).is_some();
         Ok(Self {
-            model: required("MODEL_URI", &get)?,
+            models: required("MODEL_URI", &get)?,
             results: required("RESULTS_URI", &get)?,
             dead_letters: required("DEAD_LETTERS_URI", &get)?,
             partial_batch: optional("PARTIAL_BATCH", &get)?.is_some_and(|Flag(flag)| flag),
@@ -165,8 +190,52 @@ fn optional<T: Parsed>(
     }
 }
 
-impl Parsed for ModelUri {
-    const EXPECTED: &'static str = "s3://bucket/key or file:///path";
+impl Parsed for ModelUris {
+    const EXPECTED: &'static str = "s3://bucket/key or file:///path, or a json object with one of \
+                                    these for each topic, \"*\" for all others";
+}
+
+impl FromStr for ModelUris {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        if text.trim_start().starts_with('{') {
+            serde_json::from_str(text).map_err(|_| Refused)
+        } else {
+            text.parse::<ModelUri>().map(Self::from)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ModelUris {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ByTopic;
+        impl<'de> Visitor<'de> for ByTopic {
+            type Value = ModelUris;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of topics to uris")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ModelUris, A::Error> {
+                let mut by_topic = BTreeMap::new();
+                while let Some((topic, uri)) = map.next_entry::<String, String>()? {
+                    let uri: ModelUri = uri.parse().map_err(A::Error::custom)?;
+                    // Of a topic that is named twice, one would be scored with the wrong model.
+                    match by_topic.entry(topic) {
+                        Entry::Vacant(free) => free.insert(uri),
+                        Entry::Occupied(_) => return Err(A::Error::custom("a topic twice")),
+                    };
+                }
+                let otherwise = by_topic.remove(ANY_TOPIC);
+                if otherwise.is_none() && by_topic.is_empty() {
+                    return Err(A::Error::custom("no model"));
+                }
+                Ok(ModelUris { by_topic, otherwise })
+            }
+        }
+        deserializer.deserialize_map(ByTopic)
+    }
 }
 
 impl FromStr for ModelUri {
@@ -295,13 +364,28 @@ mod tests {
         })
     }
 
+    fn s3(key: &str) -> ModelUri {
+        ModelUri::S3 { bucket: "models".into(), key: key.into() }
+    }
+
+    #[test]
+    fn models_are_read_by_topic() {
+        let map = r#" {"orders": "s3://models/a", "*": "s3://models/b", "web": "file:///c"}"#;
+        let config = with(&[("MODEL_URI", map)]).expect("sound");
+        let by_topic = [("orders", s3("a")), ("web", ModelUri::File("/c".into()))];
+        let by_topic = by_topic.map(|(topic, uri)| (topic.to_owned(), uri)).into();
+        assert_eq!(config.models, ModelUris { by_topic, otherwise: Some(s3("b")) });
+        let config = with(&[("MODEL_URI", r#"{"orders": "s3://models/a"}"#)]).expect("sound");
+        assert_eq!(config.models.otherwise, None);
+    }
+
     #[test]
     fn the_least_environment_gives_the_defaults() {
         let config = with(&[]).expect("sound");
         assert_eq!(
             config,
             Config {
-                model: ModelUri::S3 { bucket: "models".into(), key: "prod/requests.model".into() },
+                models: s3("prod/requests.model").into(),
                 results: ResultsUri::DynamoDb { table: "results".into() },
                 dead_letters: DeadLettersUri::Sqs { queue_url: SOUND[2].1.into() },
                 partial_batch: false,
@@ -322,7 +406,7 @@ mod tests {
             ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9000"),
         ])
         .expect("sound");
-        assert_eq!(config.model, ModelUri::File("/m.model".into()));
+        assert_eq!(config.models, ModelUri::File("/m.model".into()).into());
         assert_eq!(config.results, ResultsUri::File("/tmp/r.jsonl".into()));
         assert_eq!(config.dead_letters, DeadLettersUri::File("/tmp/d.jsonl".into()));
         assert!(config.partial_batch && config.s3_path_style);
@@ -347,6 +431,12 @@ mod tests {
             ("MODEL_URI", "file://relative/path"),
             ("MODEL_URI", "file:///folder/"),
             ("MODEL_URI", "model.bin"),
+            ("MODEL_URI", "{}"),
+            ("MODEL_URI", r#"{"a": "s3://models/a""#),
+            ("MODEL_URI", r#"{"a": "s3://models"}"#),
+            ("MODEL_URI", r#"{"a": 7}"#),
+            ("MODEL_URI", r#"{"a": "s3://models/a", "a": "s3://models/b"}"#),
+            ("MODEL_URI", r#"["s3://models/a"]"#),
             ("RESULTS_URI", "dynamodb://a"),
             ("RESULTS_URI", "dynamodb://a table"),
             ("RESULTS_URI", "s3://bucket/key"),

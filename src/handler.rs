@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 use crate::app::App;
 use crate::deadline::Until;
 use crate::event::{Event, EventError, Record, Source};
+use crate::models::Chosen;
 use crate::response::{self, Response};
 use crate::scorer::{Points, Scored, Unscorable};
 use crate::sinks::{DeadLetter, SinkError};
@@ -54,7 +55,7 @@ pub struct Handled {
 pub struct BatchReport {
     /// Who called.
     pub source: Source,
-    /// Id of the model that scored it.
+    /// Id of the model that scored it; of several, joined by commas.
     pub model: String,
     /// Records in the event: the sum of the next three.
     pub records: usize,
@@ -132,8 +133,7 @@ impl App {
         let started = Instant::now();
         let event = Event::decode(event)?;
         let decode = started.elapsed();
-        let model = self.model();
-        let (outcomes, mut report) = self.process(&model, &event, until).await?;
+        let (outcomes, mut report) = self.process(&event, until).await?;
         report.decode = decode;
         match response::answer(&event, &outcomes, self.partial_batch) {
             Some(response) => Ok(Handled { response, report }),
@@ -144,29 +144,19 @@ impl App {
     /// Scores and writes a batch; one outcome a record, in their order.
     async fn process(
         &self,
-        model: &Model,
         event: &Event<'_>,
         until: Until,
     ) -> Result<(Vec<Outcome>, BatchReport), HandlerError> {
-        let mut batch = Batch::new(model, event);
+        let topics = event.records.iter().map(|record| record.origin.topic());
+        let models = Chosen::new(topics, |topic| self.model_for(topic));
+        let mut batch = Batch::new(&models, event);
         // There is no way to stop in the middle of the scores, so it is asked before.
         if until.is_over() {
             return Ok(batch.finish());
         }
+        let judged = batch.score()?;
         let started = Instant::now();
-        let payloads = event
-            .records
-            .iter()
-            .map(|record| event.payload(record).map_err(|fault| Unscorable::Decode(fault.clone())));
-        let points = Points::read(model, payloads);
-        batch.report.features = started.elapsed();
-
-        let started = Instant::now();
-        let scored = points.score(model)?;
-        batch.report.score = started.elapsed();
-
-        let started = Instant::now();
-        let (verdicts, letters) = batch.sort(scored);
+        let (verdicts, letters) = batch.sort(judged);
         let (stored, sent) = futures_util::future::join(
             self.results.store(&verdicts.entries, until),
             self.dead_letters.send(&letters.entries, until),
@@ -186,12 +176,15 @@ impl App {
 /// A batch on its way. Every record's outcome is there from the start, as failed for want of time,
 /// and is only ever replaced: so there is exactly one a record whatever happens.
 struct Batch<'a> {
-    model: &'a Model,
+    models: &'a Chosen,
     event: &'a Event<'a>,
     outcomes: Vec<Outcome>,
     report: BatchReport,
     time_ms: u64,
 }
+
+/// What was found of a record, and by which model; or why it can't be scored.
+type Judged<'a> = Result<(&'a Model, Scored), Unscorable>;
 
 /// Entries for a sink, with the index of each one's record.
 struct Addressed<T> {
@@ -213,15 +206,15 @@ impl<T> Addressed<T> {
 }
 
 impl<'a> Batch<'a> {
-    fn new(model: &'a Model, event: &'a Event<'a>) -> Self {
+    fn new(models: &'a Chosen, event: &'a Event<'a>) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
-            model,
+            models,
             event,
             outcomes: vec![Outcome::Failed { reason: SinkError::OutOfTime }; event.records.len()],
             report: BatchReport {
                 source: event.source,
-                model: model.id().to_owned(),
+                model: models.ids(),
                 records: event.records.len(),
                 stored: 0,
                 dead_lettered: 0,
@@ -237,17 +230,39 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// Scores the records, model by model; one entry a record, in their order.
+    fn score(&mut self) -> Result<Vec<Judged<'a>>, DimensionError> {
+        let event = self.event;
+        let payload = |record: &'a Record<'a>| {
+            event.payload(record).map_err(|fault| Unscorable::Decode(fault.clone()))
+        };
+        // What no model is chosen for stays as it is here.
+        let unscored = |record| Err(payload(record).err().unwrap_or(Unscorable::NoModel));
+        let mut judged: Vec<Judged<'a>> = event.records.iter().map(unscored).collect();
+        for (model, records) in self.models.groups() {
+            let started = Instant::now();
+            let points = Points::read(model, records.iter().map(|&at| payload(&event.records[at])));
+            self.report.features += started.elapsed();
+            let started = Instant::now();
+            for (at, scored) in records.into_iter().zip(points.score(model)?) {
+                judged[at] = scored.map(|scored| (model, scored));
+            }
+            self.report.score += started.elapsed();
+        }
+        Ok(judged)
+    }
+
     /// Verdicts on what was scored, dead letters of what was not.
     fn sort(
         &mut self,
-        scored: Vec<Result<Scored, Unscorable>>,
+        judged: Vec<Judged<'a>>,
     ) -> (Addressed<Verdict<'a>>, Addressed<DeadLetter<'a>>) {
         let (mut verdicts, mut letters) = (Addressed::default(), Addressed::default());
-        for (index, (record, scored)) in self.event.records.iter().zip(scored).enumerate() {
-            match scored {
-                Ok(scored) => {
+        for (index, (record, judged)) in self.event.records.iter().zip(judged).enumerate() {
+            match judged {
+                Ok((model, scored)) => {
                     let origin = Cow::Borrowed(&record.origin);
-                    let verdict = Verdict::new(self.model, origin, record.timestamp_ms, scored);
+                    let verdict = Verdict::new(model, origin, record.timestamp_ms, scored);
                     self.report.anomalies += usize::from(verdict.is_anomaly());
                     verdicts.push(index, verdict);
                 }
@@ -382,6 +397,7 @@ pub fn chain(error: &dyn Error) -> String {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::sync::Arc;
 
     use sawlog_model::ThresholdRule;
     use serde_json::Value;
@@ -402,7 +418,7 @@ mod tests {
             let snapshot = model(Some(ThresholdRule::Value(1.0))).encode();
             std::fs::write(path("m.model"), snapshot).expect("written");
             let config = Config {
-                model: ModelUri::File(path("m.model")),
+                models: ModelUri::File(path("m.model")).into(),
                 results: ResultsUri::File(path("results.jsonl")),
                 dead_letters: DeadLettersUri::File(path("dead.jsonl")),
                 partial_batch,
@@ -461,9 +477,8 @@ mod tests {
         let fixture = Fixture::start(false).await;
         let (raw, sound, poison) = mixed();
         let event = Event::decode(&raw).expect("event");
-        let model = fixture.app.model();
         let (outcomes, report) =
-            fixture.app.process(&model, &event, Until::FOREVER).await.expect("processed");
+            fixture.app.process(&event, Until::FOREVER).await.expect("processed");
         assert_eq!(outcomes.len(), event.records.len());
         for (index, outcome) in outcomes.iter().enumerate() {
             let as_it_should = if index % 2 == 0 {
@@ -543,10 +558,11 @@ mod tests {
 
     #[test]
     fn a_verdict_that_will_never_be_taken_becomes_a_dead_letter() {
-        let model = model(None);
+        let model = Arc::new(model(None));
         let raw = event(&[record(1, "{}"), record(2, "{}"), record(3, "{}")]);
         let event = Event::decode(&raw).expect("event");
-        let mut batch = Batch::new(&model, &event);
+        let models = Chosen::new(["t"; 3].into_iter(), |_| Some(Arc::clone(&model)));
+        let mut batch = Batch::new(&models, &event);
         let large = SinkError::TooLarge { service: "DynamoDB", bytes: 500_000, limit: 409_600 };
         let written = vec![Ok(()), Err(large), Err(SinkError::OutOfTime)];
         let poison = batch.settle(vec![0, 1, 2], written, Outcome::Stored);

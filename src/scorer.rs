@@ -26,6 +26,9 @@ pub enum Unscorable {
     /// Its payload is not what the features are read from.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// There is no model for its topic.
+    #[error("MODEL_URI names no model for its topic")]
+    NoModel,
     /// Its score is no number that could be stored.
     #[error("its score is not finite")]
     NotFinite,

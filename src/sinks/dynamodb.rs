@@ -4,7 +4,7 @@
 //! it an item has `score` and `threshold` (numbers; the latter null without calibration), `anomaly`
 //! (boolean), `features` (name to number, string or null), for an anomaly `attribution` (name to
 //! `high`, `low`, `share`), `model`, `scorer`, `timestamp_ms` when known, and the fields of the
-//! origin (`source`, `topic`, `partition`, `offset`, `cluster`).
+//! origin (`source`, and for Kafka `topic`, `partition`, `offset`, `cluster`).
 //!
 //! DynamoDB's numbers have 38 digits and lie between 1E-130 and 9.99E+125 in magnitude. Every f64 has
 //! few enough digits; the rare one outside the range is stored as a string, exactly.
@@ -175,6 +175,37 @@ fn attributes(id: &str, verdict: &Verdict<'_>) -> Attributes {
             if let Some(cluster) = cluster {
                 put("cluster", string(cluster));
             }
+        }
+        Origin::Kinesis { stream, shard, sequence_number, index } => {
+            put("source", string("kinesis"));
+            put("stream", string(stream));
+            put("shard", string(shard));
+            put("sequence_number", string(sequence_number));
+            put("index", AttributeValue::N(index.to_string()));
+        }
+        Origin::S3 { bucket, key, version, line } => {
+            put("source", string("s3"));
+            put("bucket", string(bucket));
+            put("key", string(key));
+            put("version", string(version));
+            put("line", AttributeValue::N(line.to_string()));
+        }
+        Origin::Sqs { queue, message_id } => {
+            put("source", string("sqs"));
+            put("queue", string(queue));
+            put("message_id", string(message_id));
+        }
+        Origin::Direct { batch, index } => {
+            put("source", string("direct"));
+            if let Some(batch) = batch {
+                put("batch", string(batch));
+            }
+            put("index", AttributeValue::N(index.to_string()));
+        }
+        Origin::Unplaced { service, index, .. } => {
+            put("source", string("unplaced"));
+            put("service", string(service));
+            put("index", AttributeValue::N(index.to_string()));
         }
         Origin::File { path, line, offset } => {
             put("source", string("file"));

@@ -81,11 +81,12 @@ impl Replay<'_> {
         let results = folder.join("results.jsonl");
         let dead_letters = folder.join("dead-letters.jsonl");
         let config = Config {
-            model: ModelUri::File(
+            models: ModelUri::File(
                 self.model
                     .canonicalize()
                     .with_context(|| format!("model {}", self.model.display()))?,
-            ),
+            )
+            .into(),
             results: ResultsUri::File(results.clone()),
             dead_letters: DeadLettersUri::File(dead_letters.clone()),
             partial_batch: false,
@@ -94,7 +95,7 @@ impl Replay<'_> {
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let app = runtime.block_on(App::start(config))?;
-        let model = app.model();
+        let model = app.model_for("").context("a model")?;
         let topic = topic(&model, self.input);
         let mut run = Run {
             app,

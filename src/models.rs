@@ -1,0 +1,190 @@
+//! The models that a function scores with: one for all records, or one by topic.
+//!
+//! A topic is what a record's origin names as such ([`Origin::topic`](crate::Origin::topic)). A record
+//! whose topic has no model is poison to this function: it is dead-lettered, and may be redriven when
+//! `MODEL_URI` names one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::future::try_join_all;
+use sawlog_model::Model;
+
+use crate::config::{ModelUri, ModelUris};
+use crate::model_store::{ModelStore, ModelStoreError};
+
+/// The models by topic.
+#[derive(Debug)]
+pub struct Models {
+    by_topic: BTreeMap<String, Arc<Model>>,
+    otherwise: Option<Arc<Model>>,
+}
+
+/// A model that a topic needs can't be had.
+#[derive(Debug, thiserror::Error)]
+#[error("MODEL_URI{}", of_topics(topics))]
+pub struct ModelsError {
+    /// The topics that have it, `*` among them; none if there is one model for all.
+    pub topics: Vec<String>,
+    /// Why.
+    #[source]
+    pub source: ModelStoreError,
+}
+
+fn of_topics(topics: &[String]) -> String {
+    match topics {
+        [] => String::new(),
+        topics => format!(", topic {}", topics.join(", ")),
+    }
+}
+
+impl Models {
+    /// Loads every model, each once however many topics have it, all at the same time.
+    ///
+    /// # Errors
+    /// [`ModelsError`] for the first that fails, with its topics.
+    pub async fn load(
+        uris: ModelUris,
+        store: impl AsyncFn(ModelUri) -> ModelStore,
+    ) -> Result<Self, ModelsError> {
+        let mut topics: BTreeMap<ModelUri, Vec<String>> = BTreeMap::new();
+        for (topic, uri) in &uris.by_topic {
+            topics.entry(uri.clone()).or_default().push(topic.clone());
+        }
+        if let Some(uri) = &uris.otherwise {
+            let others = topics.entry(uri.clone()).or_default();
+            others.extend((!uris.by_topic.is_empty()).then(|| "*".to_owned()));
+        }
+        let loads = topics.into_iter().map(async |(uri, topics)| {
+            let store = store(uri.clone()).await;
+            match store.load().await {
+                Ok(model) => Ok((uri, Arc::new(model))),
+                Err(source) => Err(ModelsError { topics, source }),
+            }
+        });
+        let loaded: BTreeMap<ModelUri, Arc<Model>> =
+            try_join_all(loads).await?.into_iter().collect();
+        let of = |uri: &ModelUri| loaded.get(uri).map(Arc::clone);
+        let by_topic = uris.by_topic.iter().filter_map(|(topic, uri)| {
+            let model = of(uri)?;
+            Some((topic.clone(), model))
+        });
+        Ok(Self { by_topic: by_topic.collect(), otherwise: uris.otherwise.as_ref().and_then(of) })
+    }
+
+    /// The model of a topic: its own, or that of all others; `None` if there is neither.
+    pub fn of(&self, topic: &str) -> Option<Arc<Model>> {
+        self.by_topic.get(topic).or(self.otherwise.as_ref()).map(Arc::clone)
+    }
+}
+
+/// The models of one batch's records, each of them held until the batch is done.
+#[derive(Debug)]
+pub(crate) struct Chosen {
+    models: Vec<Arc<Model>>,
+    /// For each record the index of its model.
+    of_record: Vec<Option<usize>>,
+}
+
+impl Chosen {
+    /// Chooses models for records by their topics.
+    pub(crate) fn new<'t>(
+        topics: impl Iterator<Item = &'t str>,
+        model_of: impl Fn(&str) -> Option<Arc<Model>>,
+    ) -> Self {
+        let mut models: Vec<Arc<Model>> = Vec::new();
+        // A batch has few topics, and as a rule one after the other.
+        let mut known: Vec<(&str, Option<usize>)> = Vec::new();
+        let mut last: Option<(&str, Option<usize>)> = None;
+        let mut choose = |topic: &'t str| {
+            if let Some((_, choice)) = last.filter(|(seen, _)| *seen == topic) {
+                return choice;
+            }
+            let choice = match known.iter().find(|(seen, _)| *seen == topic) {
+                Some((_, choice)) => *choice,
+                None => {
+                    let choice = model_of(topic).map(|model| {
+                        let at = models.iter().position(|held| Arc::ptr_eq(held, &model));
+                        at.unwrap_or_else(|| {
+                            models.push(model);
+                            models.len() - 1
+                        })
+                    });
+                    known.push((topic, choice));
+                    choice
+                }
+            };
+            last = Some((topic, choice));
+            choice
+        };
+        let of_record = topics.map(&mut choose).collect();
+        Self { models, of_record }
+    }
+
+    /// Each model with the indexes of its records, in their order.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = (&Model, Vec<usize>)> {
+        self.models.iter().enumerate().map(|(at, model)| {
+            let records = self.of_record.iter().enumerate();
+            let records = records.filter(|(_, choice)| **choice == Some(at));
+            (model.as_ref(), records.map(|(record, _)| record).collect())
+        })
+    }
+
+    /// Ids of the models, joined by commas.
+    pub(crate) fn ids(&self) -> String {
+        let ids: Vec<&str> = self.models.iter().map(|model| model.id()).collect();
+        ids.join(",")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scorer::tests::model;
+    use sawlog_model::ThresholdRule;
+
+    #[tokio::test]
+    async fn each_topic_has_its_model_and_the_others_the_one_for_all() {
+        let folder = tempfile::tempdir().expect("folder");
+        let file = |name: &str| ModelUri::File(folder.path().join(name));
+        let (a, b) = (model(None), model(Some(ThresholdRule::Value(1.0))));
+        std::fs::write(folder.path().join("a"), a.encode()).expect("written");
+        std::fs::write(folder.path().join("b"), b.encode()).expect("written");
+        let store = async |uri| match uri {
+            ModelUri::File(path) => ModelStore::File(path),
+            ModelUri::S3 { .. } => panic!("no S3 here"),
+        };
+        let uris = ModelUris {
+            by_topic: [("orders".to_owned(), file("a")), ("web".to_owned(), file("b"))].into(),
+            otherwise: Some(file("b")),
+        };
+        let models = Models::load(uris.clone(), store).await.expect("loaded");
+        let id = |topic: &str| models.of(topic).map(|model| model.id().to_owned());
+        assert_eq!(id("orders").as_deref(), Some(a.id()));
+        assert_eq!((id("web"), id("other")), (Some(b.id().into()), Some(b.id().into())));
+        let (web, other) = (models.of("web").expect("one"), models.of("other").expect("one"));
+        assert!(Arc::ptr_eq(&web, &other), "loaded once");
+
+        let one = Models::load(ModelUris { otherwise: None, ..uris.clone() }, store).await;
+        assert!(one.expect("loaded").of("other").is_none());
+
+        std::fs::remove_file(folder.path().join("b")).expect("removed");
+        let error = Models::load(uris, store).await.expect_err("no b");
+        assert_eq!(error.to_string(), "MODEL_URI, topic web, *");
+        let error = Models::load(file("b").into(), store).await.expect_err("no b");
+        assert_eq!(error.to_string(), "MODEL_URI");
+    }
+
+    #[test]
+    fn records_are_grouped_by_model_in_their_order() {
+        let (a, b) = (Arc::new(model(None)), Arc::new(model(None)));
+        let topics = ["x", "y", "x", "none", "z", "y"];
+        let chosen = Chosen::new(topics.into_iter(), |topic| match topic {
+            "x" | "z" => Some(Arc::clone(&a)),
+            "y" => Some(Arc::clone(&b)),
+            _ => None,
+        });
+        let groups: Vec<Vec<usize>> = chosen.groups().map(|(_, records)| records).collect();
+        assert_eq!(groups, [vec![0, 2, 4], vec![1, 5]]);
+    }
+}
