@@ -55,7 +55,100 @@ pub(crate) fn merge(bounds: &mut [f32], other: &[f32]) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
+    use rand_core::SeedableRng;
+    use rand_xoshiro::Xoshiro256PlusPlus;
+
     use super::*;
+    use crate::tree::uniform;
+
+    /// For each dimension a side's two ends and a coordinate of the point, in whole units: sides of
+    /// length 0 and points on an edge are common.
+    fn whole_box_and_point() -> impl Strategy<Value = (Vec<f32>, Vec<f32>)> {
+        prop::collection::vec((-9_i8..9, -9_i8..9, -12_i8..12), 1..6).prop_map(|sides| {
+            let min = sides.iter().map(|&(a, b, _)| f32::from(a.min(b)));
+            let max = sides.iter().map(|&(a, b, _)| f32::from(a.max(b)));
+            let point = sides.iter().map(|&(_, _, x)| f32::from(x));
+            (min.chain(max).collect(), point.collect())
+        })
+    }
+
+    /// The box merged with the point: (low, high) of each side.
+    fn merged(bounds: &[f32], point: &[f32]) -> Vec<(f64, f64)> {
+        let (min, max) = bounds.split_at(point.len());
+        let ends = min.iter().zip(max).zip(point);
+        ends.map(|((&min, &max), &x)| (min.min(x).into(), max.max(x).into())).collect()
+    }
+
+    /// Whether a cut has the whole box on one side and the point on the other.
+    fn separates(bounds: &[f32], point: &[f32], dimension: usize, cut: f64) -> bool {
+        let (min, max) = bounds.split_at(point.len());
+        let is_left = |x: f32| f64::from(x) <= cut;
+        let box_is_whole = is_left(min[dimension]) == is_left(max[dimension]);
+        box_is_whole && is_left(point[dimension]) != is_left(min[dimension])
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(1), ..ProptestConfig::with_cases(500) })]
+
+        /// Between whole coordinates a cut does the same wherever it falls, and every unit of every
+        /// side is as likely: so one cut in the middle of each is a count of all cuts.
+        #[test]
+        fn separation_is_the_share_of_all_cuts_that_separate((bounds, point) in whole_box_and_point()) {
+            let (mut all, mut separating) = (0.0, 0.0);
+            for (dimension, &(low, high)) in merged(&bounds, &point).iter().enumerate() {
+                let mut cut = low + 0.5;
+                while cut < high {
+                    all += 1.0;
+                    separating += f64::from(u8::from(separates(&bounds, &point, dimension, cut)));
+                    cut += 1.0;
+                }
+            }
+            let want = if all == 0.0 { 0.0 } else { separating / all };
+            let got = separation(&bounds, &point);
+            prop_assert!((got - want).abs() < 1e-12, "{separating} of {all} cuts are {want}, got {got}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(2), ..ProptestConfig::with_cases(64) })]
+
+        #[test]
+        fn separation_is_the_share_of_random_cuts_that_separate(
+            sides in prop::collection::vec((-4.0_f32..4.0, -4.0_f32..4.0, -5.0_f32..5.0), 1..6),
+            seed: u64,
+        ) {
+            let min = sides.iter().map(|&(a, b, _)| a.min(b));
+            let max = sides.iter().map(|&(a, b, _)| a.max(b));
+            let bounds: Vec<f32> = min.chain(max).collect();
+            let point: Vec<f32> = sides.iter().map(|&(_, _, x)| x).collect();
+            let merged = merged(&bounds, &point);
+            let total: f64 = merged.iter().map(|(low, high)| high - low).sum();
+            prop_assume!(total > 0.0, "one point is never cut");
+            let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
+            let mut is_separating = || {
+                let mut at = uniform(&mut rng) * total;
+                for (dimension, (low, high)) in merged.iter().enumerate() {
+                    if at < high - low {
+                        return separates(&bounds, &point, dimension, low + at);
+                    }
+                    at -= high - low;
+                }
+                unreachable!("a uniform below the total falls on a side")
+            };
+            let draws = 10_000;
+            let separating = (0..draws).filter(|_| is_separating()).count();
+            let share = crate::score::as_f64(separating) / f64::from(draws);
+            let got = separation(&bounds, &point);
+            // Five standard deviations of a binomial, and one cut for probabilities near 0 and 1.
+            let tolerance = 5.0 * (got * (1.0 - got) / f64::from(draws)).sqrt() + 1e-4;
+            prop_assert!(
+                (got - share).abs() <= tolerance,
+                "{separating} of {draws} cuts separate, got {got}, tolerance {tolerance}"
+            );
+        }
+    }
 
     #[test]
     fn separation_is_the_share_of_cuts_that_fall_outside() {

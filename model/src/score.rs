@@ -131,3 +131,88 @@ impl Forest {
         factor * s
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
+    use rand_core::SeedableRng;
+    use rand_xoshiro::Xoshiro256PlusPlus;
+
+    use super::*;
+    use crate::forest::{Params, ValidParams};
+    use crate::tree::uniform;
+
+    /// Inserts `x`, which no leaf equals, into a fixed tree by random cuts, and says at which depth
+    /// it comes to hang. The slow oracle: of the tree it takes the cuts and the points, and boxes
+    /// are looked up among the points below a node.
+    fn insertion_depth(forest: &Forest, x: &[f32], rng: &mut Xoshiro256PlusPlus) -> usize {
+        let tree = &forest.trees[0];
+        let nodes = forest.nodes_of(tree);
+        let mut below: Vec<&[f32]> =
+            (0..tree.leaves).map(|leaf| forest.point_of(tree, leaf)).collect();
+        let (mut node, mut depth) = (nodes[0], 0);
+        loop {
+            let side = |i: usize| {
+                let column = || below.iter().map(|point| point[i]).chain([x[i]]);
+                (column().fold(f32::MAX, f32::min), column().fold(f32::MIN, f32::max))
+            };
+            let sides: Vec<(f32, f32)> = (0..x.len()).map(side).collect();
+            let total: f64 = sides.iter().map(|(low, high)| f64::from(high - low)).sum();
+            let mut at = uniform(rng) * total;
+            let mut i = 0;
+            while i + 1 < sides.len() && at >= f64::from(sides[i].1 - sides[i].0) {
+                at -= f64::from(sides[i].1 - sides[i].0);
+                i += 1;
+            }
+            let cut = f64::from(sides[i].0) + at;
+            let is_left = |point: &[f32]| f64::from(point[i]) <= cut;
+            if below.iter().all(|point| is_left(point) != is_left(x)) {
+                return depth;
+            }
+            // The box stays in one piece with x: the tree's own cut stands. At a leaf there is none,
+            // and only a cut rounded onto the point comes here.
+            if !node.is_leaf() {
+                let (dimension, cut) = (node.dimension(), node.cut);
+                below.retain(|point| (point[dimension] <= cut) == (x[dimension] <= cut));
+                node = nodes[node.child(x[dimension])];
+                depth += 1;
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(3), ..ProptestConfig::with_cases(40) })]
+
+        /// Also where rows are repeated: quarters of a small range often are.
+        #[test]
+        fn a_trees_score_is_the_average_over_random_insertions(
+            (rows, x) in (1_usize..4).prop_flat_map(|d| {
+                let row = || prop::collection::vec((-8_i8..8).prop_map(|x| f32::from(x) / 4.0), d);
+                (prop::collection::vec(row(), 1..25), prop::collection::vec(-3.0_f32..3.0, d))
+            }),
+            seed: u64,
+        ) {
+            prop_assume!(!rows.contains(&x));
+            let params = ValidParams::new(Params { trees: 1, seed, ..Params::default() }).unwrap();
+            let forest =
+                Forest::build(x.len(), &params, |_| rows.iter().map(Vec::as_slice)).unwrap();
+            let mut rng = Xoshiro256PlusPlus::seed_from_u64(!seed);
+            let draws = 3000;
+            let factor = (as_f64(rows.len()) + 1.0).log2();
+            let scores: Vec<f64> = (0..draws)
+                .map(|_| factor / (as_f64(insertion_depth(&forest, &x, &mut rng)) + 1.0))
+                .collect();
+            let n = f64::from(draws);
+            let mean = scores.iter().sum::<f64>() / n;
+            let variance = scores.iter().map(|score| (score - mean).powi(2)).sum::<f64>() / n;
+            let got = forest.score(&x).unwrap();
+            // Five standard errors, and a few draws for depths too rare to be drawn.
+            let tolerance = 5.0 * (variance / n).sqrt() + 5.0 * factor / n;
+            prop_assert!(
+                (got - mean).abs() <= tolerance,
+                "average over insertions {mean}, got {got}, tolerance {tolerance}"
+            );
+        }
+    }
+}
