@@ -13,9 +13,10 @@
 //!   and so is it in every box above, and what the leaf says stands. So there is no case apart.
 //! - **Eight levels a step.** For a leaf and its seven nearest ancestors ([`Path`]) the gaps and the
 //!   probabilities are computed together, without asking after each whether the box holds the point:
-//!   where it does, p is 0 and changes nothing. Only where the eighth still has a gap, for about one
-//!   point in twenty, does it go on. With at most four dimensions and many points the boxes of a path
-//!   are first put in columns, so that eight levels are one vector.
+//!   where it does, p is 0 and changes nothing. Only where the eighth still has a gap does it go on.
+//! - **Leaf by leaf.** Many points are sorted by the leaf on which they fell, so that those that see the
+//!   same boxes follow one another while these are near. With at most four dimensions they climb
+//!   together, eight points a vector, one level after the other.
 //! - **Eight points in one tree, or one point in eight trees**, whichever there are: so that a batch of
 //!   one, too, has eight searches on their way at any time.
 //! - **A box is (-minima, maxima)** and a point (-x, x): both kinds of gap are one subtraction and one
@@ -492,7 +493,7 @@ mod tests {
 
     #[test]
     fn a_score_does_not_depend_on_its_batch_by_a_bit() {
-        for dimensions in [1, 2, 3, 4, 5] {
+        for dimensions in [1, 2, 3, 4, 5, 16, 32, 40] {
             let forest = forest(&rows(256, dimensions, 3));
             let kernel = Kernel::new(&forest).expect("small");
             let queries = rows(CHUNK + 21, dimensions, 4);

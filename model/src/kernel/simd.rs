@@ -48,23 +48,45 @@ unsafe fn add_all<const V: usize, const D: usize>(kernel: &Kernel, rows: &[f32],
     let whole = sums.len() / LANES * LANES;
     let (sums, rest) = sums.split_at_mut(whole);
     let (rows, rest_rows) = rows.split_at(whole * width);
+    let mut order = Order::new(sums.len());
     // SAFETY: a row of `width` floats for each sum.
     unsafe {
-        // Eight points in one tree.
-        let mut panels = Vec::new();
+        // All points in one tree.
         for tree in &kernel.trees {
-            if D > 0 && sums.len() >= PANELS_FROM {
-                make_panels(kernel, tree, &mut panels);
+            let lanes = |points| Points {
+                tree,
+                blocks: kernel.blocks.as_ptr().add(tree.block),
+                boxes: kernel.boxes.as_ptr().add(tree.entry * width),
+                rows: rows.as_ptr(),
+                points,
+            };
+            let (leaves, _) = order.leaves.as_chunks_mut::<LANES>();
+            for (leaves, points) in leaves.iter_mut().zip(order.identity.as_chunks().0) {
+                *leaves = descend::<V>(&lanes(*points), tree.steps, width);
             }
-            let made = if panels.is_empty() { std::ptr::null() } else { panels.as_ptr() };
-            let blocks = kernel.blocks.as_ptr().add(tree.block);
-            let boxes = kernel.boxes.as_ptr().add(tree.entry * width);
-            for (sums, rows) in sums.chunks_exact_mut(LANES).zip(rows.chunks_exact(LANES * width)) {
-                let lanes = Points { tree, blocks, boxes, rows: rows.as_ptr(), panels: made };
-                let scores = score::<V, D>(kernel, &lanes, tree.steps, width);
-                let sum = _mm256_loadu_ps(sums.as_ptr());
-                let factor = _mm256_set1_ps(tree.factor);
-                _mm256_storeu_ps(sums.as_mut_ptr(), _mm256_fmadd_ps(scores, factor, sum));
+            let sorted = sums.len() >= SORT_FROM;
+            if sorted {
+                order.sort(tree.leaves);
+            }
+            if D > 0 && sorted {
+                let mut from = 0;
+                for (leaf, &to) in order.ends.iter().enumerate() {
+                    let of_leaf = &order.sorted[from as usize..to as usize];
+                    from = to;
+                    for points in of_leaf.chunks(LANES) {
+                        let each = std::array::from_fn(|i| points.get(i).unwrap_or(&points[0]));
+                        let rows = each.map(|&point| rows.as_ptr().add(point as usize * width));
+                        let scores = climb_together::<D>(kernel, tree, leaf, rows);
+                        add(sums, points, tree.factor, scores);
+                    }
+                }
+                continue;
+            }
+            let points = if sorted { &order.sorted } else { &order.identity };
+            for points in points.as_chunks::<LANES>().0 {
+                let leaves = points.map(|point| *order.leaves.get_unchecked(point as usize));
+                let scores = climb::<V>(kernel, &lanes(*points), &leaves, width);
+                add(sums, points, tree.factor, scores);
             }
         }
         // One point in eight trees: what is left of a batch, or all of a small one.
@@ -80,9 +102,9 @@ unsafe fn add_all<const V: usize, const D: usize>(kernel: &Kernel, rows: &[f32],
                     row,
                 };
                 let steps = trees.iter().map(|tree| tree.steps).max().unwrap_or(0);
-                let mut scores = [0.0_f32; LANES];
-                _mm256_storeu_ps(scores.as_mut_ptr(), score::<V, D>(kernel, &lanes, steps, width));
-                // One after the other and fused, as a vector of points adds them.
+                let leaves = descend::<V>(&lanes, steps, width);
+                let scores = as_array(climb::<V>(kernel, &lanes, &leaves, width));
+                // One after the other and fused, as `add` does.
                 for (tree, score) in trees.iter().zip(scores) {
                     *sum = score.mul_add(tree.factor, *sum);
                 }
@@ -91,68 +113,126 @@ unsafe fn add_all<const V: usize, const D: usize>(kernel: &Kernel, rows: &[f32],
     }
 }
 
-/// The boxes of a leaf's path in columns: for each half and dimension the bounds of eight levels.
-/// Worth making for a tree when many points go through it.
-type Panel = [[f32; LANES]; LANES];
-
-/// Points in a chunk from which on panels are worth making.
-const PANELS_FROM: usize = 512;
-
-/// Makes the panels of a tree with at most four dimensions.
+/// Adds what a tree says of up to eight points.
 ///
 /// # Safety
-/// AVX2; a kernel with `half` of 4.
+/// FMA; `points` are indexes of `sums`.
+#[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn make_panels(kernel: &Kernel, tree: &KernelTree, panels: &mut Vec<Panel>) {
-    panels.clear();
-    let first = kernel.boxes[tree.entry * 8..].as_ptr();
-    for path in &kernel.paths[tree.leaf..tree.leaf + tree.leaves] {
-        let mut rows = [_mm256_setzero_ps(); LANES];
-        let mut panel = [[0.0; LANES]; LANES];
-        // SAFETY: a path's offsets are of boxes of the tree, eight floats each.
-        unsafe {
-            for (row, &offset) in rows.iter_mut().zip(&path.boxes) {
-                *row = _mm256_loadu_ps(first.add(offset as usize));
-            }
-            for (to, column) in panel.iter_mut().zip(transpose(rows)) {
-                _mm256_storeu_ps(to.as_mut_ptr(), column);
-            }
-        }
-        panels.push(panel);
+unsafe fn add(sums: &mut [f32], points: &[u32], factor: f32, scores: __m256) {
+    for (&point, score) in points.iter().zip(as_array(scores)) {
+        // SAFETY: the caller's promise.
+        let sum = unsafe { sums.get_unchecked_mut(point as usize) };
+        *sum = score.mul_add(factor, *sum);
     }
 }
 
-/// As [`levels`], from a panel.
-///
-/// # Safety
-/// AVX2; `unseen` points to eight floats, `row` to eight.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn levels_of_panel<const D: usize>(
-    panel: &Panel,
-    ranges: __m256,
-    unseen: *const f32,
-    row: *const f32,
-) -> (__m256, __m256) {
-    let (mut below, mut above) = ([_mm256_setzero_ps(); 4], [_mm256_setzero_ps(); 4]);
-    // SAFETY: the caller's promises.
-    let unseen = unsafe {
-        for i in 0..D {
-            let x = [_mm256_broadcast_ss(&*row.add(i)), _mm256_broadcast_ss(&*row.add(4 + i))];
-            let bounds =
-                [_mm256_loadu_ps(panel[i].as_ptr()), _mm256_loadu_ps(panel[4 + i].as_ptr())];
-            below[i] = _mm256_max_ps(_mm256_sub_ps(x[0], bounds[0]), _mm256_setzero_ps());
-            above[i] = _mm256_max_ps(_mm256_sub_ps(x[1], bounds[1]), _mm256_setzero_ps());
+fn as_array(vector: __m256) -> [f32; LANES] {
+    let mut array = [0.0; LANES];
+    // SAFETY: eight floats.
+    unsafe { _mm256_storeu_ps(array.as_mut_ptr(), vector) };
+    array
+}
+
+/// Points from which on it is worth to sort them by their leaf: then those that see the same boxes
+/// follow one another.
+const SORT_FROM: usize = 512;
+
+/// The points of a chunk by the leaf that they fall on.
+struct Order {
+    /// Each point's leaf in the tree whose turn it is.
+    leaves: Vec<u32>,
+    /// 0, 1, 2, ...
+    identity: Vec<u32>,
+    /// The points, leaf by leaf, and where those of each leaf end.
+    sorted: Vec<u32>,
+    ends: Vec<u32>,
+}
+
+impl Order {
+    #[expect(clippy::cast_possible_truncation, reason = "at most CHUNK points")]
+    fn new(points: usize) -> Self {
+        Self {
+            leaves: vec![0; points],
+            identity: (0..points as u32).collect(),
+            sorted: vec![0; points],
+            ends: Vec::new(),
         }
-        _mm256_loadu_ps(unseen)
-    };
-    // In the order in which `levels` adds them: a record's score must not depend on its batch.
-    let [a, b, c, d] = below;
-    let below = _mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d));
-    let [a, b, c, d] = above;
-    let above = _mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d));
-    let out = _mm256_add_ps(below, above);
-    separation(out, ranges, unseen)
+    }
+
+    /// Sorts the points by their leaf, by counting.
+    fn sort(&mut self, leaves: usize) {
+        self.ends.clear();
+        self.ends.resize(leaves, 0);
+        for &leaf in &self.leaves {
+            self.ends[leaf as usize] += 1;
+        }
+        let mut from = 0;
+        for end in &mut self.ends {
+            (*end, from) = (from, from + *end);
+        }
+        for (&leaf, &point) in self.leaves.iter().zip(&self.identity) {
+            let end = &mut self.ends[leaf as usize];
+            self.sorted[*end as usize] = point;
+            *end += 1;
+        }
+    }
+}
+
+/// What a tree with at most four dimensions says of eight points that fell on the same leaf, before
+/// its factor: a vector holds a coordinate of each.
+///
+/// # Safety
+/// AVX2 and FMA; a kernel with `half` of 4, the leaf its tree's, rows of eight floats.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn climb_together<const D: usize>(
+    kernel: &Kernel,
+    tree: &KernelTree,
+    leaf: usize,
+    rows: [*const f32; LANES],
+) -> __m256 {
+    // SAFETY: there is a path for each leaf; entries and parents are below the tree's number of them,
+    // and above the root the last holds everything, one value of `unseen` behind the root's.
+    unsafe {
+        let columns = transpose(rows.map(|row| _mm256_loadu_ps(row)));
+        let path = kernel.paths.get_unchecked(tree.leaf + leaf);
+        let parents = kernel.parents.as_ptr().add(tree.entry);
+        let ranges = kernel.ranges.as_ptr().add(tree.entry);
+        let boxes = kernel.boxes.as_ptr().add(tree.entry * 8);
+        let mut unseen = kernel.unseen.as_ptr().add(path.unseen_from as usize);
+        let mut scores = _mm256_set1_ps(path.seen);
+        let mut entry = leaf;
+        loop {
+            let bounds = boxes.add(entry * 8);
+            let gap = |i: usize| {
+                let bound = _mm256_broadcast_ss(&*bounds.add(i));
+                _mm256_max_ps(_mm256_sub_ps(columns[i], bound), _mm256_setzero_ps())
+            };
+            // In the order in which `levels` adds them: a record's score must not depend on its batch.
+            let sum = |from: usize| match D {
+                1 => gap(from),
+                2 => _mm256_add_ps(gap(from), gap(from + 1)),
+                3 => _mm256_add_ps(_mm256_add_ps(gap(from), gap(from + 1)), gap(from + 2)),
+                _ => _mm256_add_ps(
+                    _mm256_add_ps(gap(from), gap(from + 1)),
+                    _mm256_add_ps(gap(from + 2), gap(from + 3)),
+                ),
+            };
+            let out = _mm256_add_ps(sum(0), sum(4));
+            let has_gap = _mm256_cmp_ps::<_CMP_GT_OQ>(out, _mm256_setzero_ps());
+            if _mm256_movemask_ps(has_gap) == 0 {
+                return scores;
+            }
+            let range = _mm256_broadcast_ss(&*ranges.add(entry));
+            let (said, kept) = separation(out, range, _mm256_broadcast_ss(&*unseen));
+            scores = _mm256_fmadd_ps(kept, scores, said);
+            entry = *parents.add(entry) as usize;
+            unseen = unseen.add(1);
+        }
+    }
 }
 
 /// Eight pairs of a point and a tree that are worked on together.
@@ -165,8 +245,6 @@ trait Lanes {
     fn boxes(&self, lane: usize) -> *const f32;
     /// The lane's point, a row of `width` floats.
     fn row(&self, lane: usize, width: usize) -> *const f32;
-    /// A [`Panel`] for each leaf of the tree that is all lanes', or null.
-    fn panels(&self) -> *const Panel;
 }
 
 /// Eight points in one tree.
@@ -175,7 +253,7 @@ struct Points<'k> {
     blocks: *const Block,
     boxes: *const f32,
     rows: *const f32,
-    panels: *const Panel,
+    points: [u32; LANES],
 }
 
 impl Lanes for Points<'_> {
@@ -193,11 +271,7 @@ impl Lanes for Points<'_> {
     }
     #[inline(always)]
     fn row(&self, lane: usize, width: usize) -> *const f32 {
-        self.rows.wrapping_add(lane * width)
-    }
-    #[inline(always)]
-    fn panels(&self) -> *const Panel {
-        self.panels
+        self.rows.wrapping_add(self.points[lane] as usize * width)
     }
 }
 
@@ -226,30 +300,6 @@ impl Lanes for Trees<'_> {
     fn row(&self, _: usize, _: usize) -> *const f32 {
         self.row
     }
-    #[inline(always)]
-    fn panels(&self) -> *const Panel {
-        std::ptr::null()
-    }
-}
-
-/// What each lane's tree says of its point, before the tree's factor. `steps` is as many as the tree
-/// of the most blocks needs.
-///
-/// # Safety
-/// AVX2 and FMA; trees of this kernel; rows of `width` floats.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn score<const V: usize, const D: usize>(
-    kernel: &Kernel,
-    lanes: &impl Lanes,
-    steps: usize,
-    width: usize,
-) -> __m256 {
-    // SAFETY: the caller's promises.
-    unsafe {
-        let leaves = descend::<V>(lanes, steps, width);
-        climb::<V, D>(kernel, lanes, &leaves, width)
-    }
 }
 
 /// The child of a block that a point goes to.
@@ -263,11 +313,23 @@ unsafe fn step<const V: usize>(block: &Block, row: *const f32, width: usize) -> 
     // with those of `flips` are below 512; a way out is below 8.
     unsafe {
         let coordinates = _mm256_load_si256(block.coordinates.as_ptr().cast());
-        let x = if V == 1 || V == 2 {
-            // The last vector of the row, by the lower three bits of the coordinates.
-            _mm256_permutevar8x32_ps(_mm256_loadu_ps(row.add(width - 8)), coordinates)
-        } else {
-            _mm256_i32gather_ps::<4>(row, coordinates)
+        // By the lower three bits of the coordinates, from one vector of the row.
+        let from = |back: usize| {
+            _mm256_permutevar8x32_ps(_mm256_loadu_ps(row.add(width - 8 * back)), coordinates)
+        };
+        let bit = |places| {
+            _mm256_castsi256_ps(_mm256_sll_epi32(coordinates, _mm_cvtsi32_si128(31 - places)))
+        };
+        // Several permutations and a choice by the other bits are faster than a gather.
+        let x = match V {
+            1 | 2 => from(1),
+            4 => _mm256_blendv_ps(from(2), from(1), bit(3)),
+            8 => _mm256_blendv_ps(
+                _mm256_blendv_ps(from(4), from(3), bit(3)),
+                _mm256_blendv_ps(from(2), from(1), bit(3)),
+                bit(4),
+            ),
+            _ => _mm256_i32gather_ps::<4>(row, coordinates),
         };
         let right = _mm256_cmp_ps::<_CMP_GT_OQ>(x, _mm256_load_ps(block.cuts.as_ptr()));
         let bits = _mm256_movemask_ps(right).cast_unsigned() ^ block.flips;
@@ -279,7 +341,7 @@ unsafe fn step<const V: usize>(block: &Block, row: *const f32, width: usize) -> 
 /// The leaf where each lane's point falls.
 ///
 /// # Safety
-/// As for [`score`].
+/// AVX2; trees of a kernel; rows of `width` floats; as many `steps` as the tree of most blocks needs.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn descend<const V: usize>(lanes: &impl Lanes, steps: usize, width: usize) -> [u32; LANES] {
@@ -308,10 +370,10 @@ unsafe fn descend<const V: usize>(lanes: &impl Lanes, steps: usize, width: usize
 /// What the trees say of points that fell on `leaves`, before their factors.
 ///
 /// # Safety
-/// As for [`score`]; the leaves are the trees'.
+/// As for [`descend`]; the leaves are the trees'.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn climb<const V: usize, const D: usize>(
+unsafe fn climb<const V: usize>(
     kernel: &Kernel,
     lanes: &impl Lanes,
     leaves: &[u32; LANES],
@@ -326,11 +388,7 @@ unsafe fn climb<const V: usize, const D: usize>(
             let ranges = _mm256_loadu_ps(path.ranges.as_ptr());
             let unseen = kernel.unseen.as_ptr().add(path.unseen_from as usize);
             let (boxes, row) = (lanes.boxes(lane), lanes.row(lane, width));
-            (said[lane], kept[lane]) = if D > 0 && !lanes.panels().is_null() {
-                levels_of_panel::<D>(&*lanes.panels().add(leaf as usize), ranges, unseen, row)
-            } else {
-                levels::<V>(boxes, &path.boxes, ranges, unseen, row, width)
-            };
+            (said[lane], kept[lane]) = levels::<V>(boxes, &path.boxes, ranges, unseen, row, width);
             seen[lane] = path.seen;
         }
         // From a vector a point to a vector a level: then the levels follow one another for all
@@ -343,8 +401,7 @@ unsafe fn climb<const V: usize, const D: usize>(
         let has_gap = _mm256_cmp_ps::<_CMP_LT_OQ>(kept[LANES - 1], _mm256_set1_ps(1.0));
         let mut has_gap = _mm256_movemask_ps(has_gap);
         if has_gap != 0 {
-            let mut one_by_one = [0.0_f32; LANES];
-            _mm256_storeu_ps(one_by_one.as_mut_ptr(), scores);
+            let mut one_by_one = as_array(scores);
             while has_gap != 0 {
                 let at = has_gap.trailing_zeros() as usize;
                 has_gap &= has_gap - 1;
@@ -366,7 +423,7 @@ unsafe fn climb<const V: usize, const D: usize>(
 /// Goes on from a leaf's eighth box, which doesn't hold the point.
 ///
 /// # Safety
-/// As for [`score`]; the leaf is the tree's.
+/// As for [`descend`]; the leaf is the tree's.
 #[inline(never)]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn climb_on<const V: usize>(
@@ -398,9 +455,7 @@ unsafe fn climb_on<const V: usize>(
                 _mm256_i32gather_ps::<4>(of_entry, _mm256_loadu_si256(entries.as_ptr().cast()));
             unseen = unseen.add(LANES);
             let levels = levels::<V>(first, &boxes, ranges, unseen, row, width);
-            let (mut said, mut kept) = ([0.0_f32; LANES], [0.0_f32; LANES]);
-            _mm256_storeu_ps(said.as_mut_ptr(), levels.0);
-            _mm256_storeu_ps(kept.as_mut_ptr(), levels.1);
+            let (said, kept) = (as_array(levels.0), as_array(levels.1));
             for (said, kept) in said.iter().zip(&kept) {
                 score = kept.mul_add(score, *said);
             }
