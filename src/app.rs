@@ -29,7 +29,7 @@ const MAX_ATTEMPTS: u32 = 3;
 /// A function that is ready to be invoked. One serves any number of invocations at the same time.
 #[derive(Debug)]
 pub struct App {
-    models: Models,
+    pub(crate) models: Models,
     pub(crate) results: ResultsSink,
     pub(crate) dead_letters: DeadLettersSink,
     pub(crate) partial_batch: bool,
@@ -58,7 +58,9 @@ impl App {
     /// [`StartError`] names the variable, the place and what is wrong with it.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let aws = Aws::new(config.s3_path_style);
-        let models = Models::load(config.models, async |uri| match uri {
+        let period = Duration::from_secs(config.model_refresh_secs);
+        let period = (!period.is_zero()).then_some(period);
+        let models = Models::load(config.models, period, async |uri| match uri {
             ModelUri::S3 { bucket, key } => {
                 ModelStore::S3 { client: aws.s3().await.clone(), bucket, key }
             }

@@ -6,6 +6,7 @@
 //! | `MODEL_URI` | `s3://bucket/key` or `file:///path`, or a JSON object of topics to these, `{"orders": "s3://…", "*": "s3://…"}` | required |
 //! | `RESULTS_URI` | `dynamodb://table` or `file:///path.jsonl` | required |
 //! | `DEAD_LETTERS_URI` | URL of a standard SQS queue (`https://…`, `http://…`) or `file:///path.jsonl` | required |
+//! | `MODEL_REFRESH_SECS` | 0 to 86400: how often a warm function looks for a new model; 0 is never | `300` |
 //! | `PARTIAL_BATCH` | `true` or `false`: answer with the records that failed, instead of failing the whole batch. Kafka honours it only in provisioned mode with `ReportBatchItemFailures` | `false` |
 //! | `DEADLINE_RESERVE_MS` | 100 to 60000: how long before the invocation's deadline work stops | `1000` |
 //!
@@ -33,11 +34,19 @@ const MIN_DEADLINE_RESERVE_MS: u64 = 100;
 /// More would keep a function with Lambda's usual time-outs from working at all.
 const MAX_DEADLINE_RESERVE_MS: u64 = 60_000;
 
+/// How often a warm function looks for a new model unless said otherwise: a check costs a GET that
+/// finds nothing new, some 9,000 a month for an instance that is always warm.
+const MODEL_REFRESH_SECS: u64 = 300;
+/// No instance lives much longer than a few hours.
+const MAX_MODEL_REFRESH_SECS: u64 = 86_400;
+
 /// What the function is told by its environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Where the models are.
     pub models: ModelUris,
+    /// Shortest time between two looks for a new model, in seconds; 0 for never.
+    pub model_refresh_secs: u64,
     /// Where results go.
     pub results: ResultsUri,
     /// Where records go that can't be read.
@@ -152,6 +161,8 @@ impl Config {
         let is_set = |name: &str| get(name).is_some();
         Ok(Self {
             models: required("MODEL_URI", &get)?,
+            model_refresh_secs: optional("MODEL_REFRESH_SECS", &get)?
+                .map_or(MODEL_REFRESH_SECS, |RefreshSecs(secs)| secs),
             results: required("RESULTS_URI", &get)?,
             dead_letters: required("DEAD_LETTERS_URI", &get)?,
             partial_batch: optional("PARTIAL_BATCH", &get)?.is_some_and(|Flag(flag)| flag),
@@ -326,6 +337,23 @@ impl FromStr for ReserveMs {
     }
 }
 
+struct RefreshSecs(u64);
+
+impl Parsed for RefreshSecs {
+    const EXPECTED: &'static str = "seconds, 0 to 86400";
+}
+
+impl FromStr for RefreshSecs {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        match text.parse() {
+            Ok(secs @ 0..=MAX_MODEL_REFRESH_SECS) => Ok(Self(secs)),
+            _ => Err(Refused),
+        }
+    }
+}
+
 fn file_path(text: &str) -> Result<PathBuf, Refused> {
     match text.strip_prefix("file://") {
         Some(path) if path.starts_with('/') && !path.ends_with('/') => Ok(PathBuf::from(path)),
@@ -386,6 +414,7 @@ mod tests {
             config,
             Config {
                 models: s3("prod/requests.model").into(),
+                model_refresh_secs: 300,
                 results: ResultsUri::DynamoDb { table: "results".into() },
                 dead_letters: DeadLettersUri::Sqs { queue_url: SOUND[2].1.into() },
                 partial_batch: false,
@@ -401,6 +430,7 @@ mod tests {
             ("MODEL_URI", "file:///m.model"),
             ("RESULTS_URI", "file:///tmp/r.jsonl"),
             ("DEAD_LETTERS_URI", "file:///tmp/d.jsonl"),
+            ("MODEL_REFRESH_SECS", "0"),
             ("PARTIAL_BATCH", "true"),
             ("DEADLINE_RESERVE_MS", "250"),
             ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9000"),
@@ -410,7 +440,7 @@ mod tests {
         assert_eq!(config.results, ResultsUri::File("/tmp/r.jsonl".into()));
         assert_eq!(config.dead_letters, DeadLettersUri::File("/tmp/d.jsonl".into()));
         assert!(config.partial_batch && config.s3_path_style);
-        assert_eq!(config.deadline_reserve_ms, 250);
+        assert_eq!((config.deadline_reserve_ms, config.model_refresh_secs), (250, 0));
     }
 
     #[test]
@@ -437,6 +467,8 @@ mod tests {
             ("MODEL_URI", r#"{"a": 7}"#),
             ("MODEL_URI", r#"{"a": "s3://models/a", "a": "s3://models/b"}"#),
             ("MODEL_URI", r#"["s3://models/a"]"#),
+            ("MODEL_REFRESH_SECS", "-1"),
+            ("MODEL_REFRESH_SECS", "86401"),
             ("RESULTS_URI", "dynamodb://a"),
             ("RESULTS_URI", "dynamodb://a table"),
             ("RESULTS_URI", "s3://bucket/key"),

@@ -120,7 +120,12 @@ impl App {
         event: &RawValue,
         deadline: Option<Instant>,
     ) -> Result<Handled, HandlerError> {
-        let result = self.answer(event, Until::before(deadline, self.deadline_reserve)).await;
+        let until = Until::before(deadline, self.deadline_reserve);
+        let checking = self.models.check_if_due();
+        let result = self.answer(event, until).await;
+        if let Some(checking) = checking {
+            checking.wait(until).await;
+        }
         match &result {
             Ok(Handled { report, .. }) => report.log(),
             Err(HandlerError::Incomplete { report }) => report.log(),
@@ -419,6 +424,7 @@ mod tests {
             std::fs::write(path("m.model"), snapshot).expect("written");
             let config = Config {
                 models: ModelUri::File(path("m.model")).into(),
+                model_refresh_secs: 0,
                 results: ResultsUri::File(path("results.jsonl")),
                 dead_letters: DeadLettersUri::File(path("dead.jsonl")),
                 partial_batch,

@@ -18,8 +18,8 @@
 //! - [`response`] turns the outcomes into the answer that the event source expects.
 //!
 //! Only [`handler`] knows the whole way. [`config`] and [`app`] are the cold start, with
-//! [`models`] and [`model_store`], which choose and fetch the models; [`deadline`] says until when
-//! work may go on.
+//! [`models`] and [`model_store`], which choose and fetch the models, and [`model_slot`], which keeps
+//! each of them fresh; [`deadline`] says until when work may go on.
 //!
 //! Every record ends as exactly one [`handler::Outcome`]: stored, dead-lettered or failed. What is
 //! failed is handed out again by the source, and writes are keyed by the record's identity, so that
@@ -31,6 +31,7 @@ pub mod config;
 pub mod deadline;
 pub mod event;
 pub mod handler;
+pub mod model_slot;
 pub mod model_store;
 pub mod models;
 pub mod origin;

@@ -1,7 +1,8 @@
-//! Fetches the model's snapshot, from S3 or from a file, and verifies it.
+//! Fetches a model's snapshot, from S3 or from a file, and verifies it.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::operation::get_object::GetObjectError;
@@ -15,6 +16,9 @@ pub const MAX_SNAPSHOT_LEN: u64 = 512 << 20;
 /// Longest time for a whole snapshot to arrive. Small ones take a tenth of a second; one of the
 /// greatest length has it at the rate a full-sized function gets from S3.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// S3's answer to a conditional GET of what is known already.
+const NOT_MODIFIED: u16 = 304;
 
 /// Where the model comes from.
 #[derive(Debug, Clone)]
@@ -30,6 +34,38 @@ pub enum ModelStore {
     },
     /// A file.
     File(PathBuf),
+}
+
+/// What tells one content of a place from another without reading it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Version {
+    /// An object's entity tag.
+    Tag(String),
+    /// A file's state.
+    File {
+        /// When it was changed last.
+        modified: SystemTime,
+        /// Its length in bytes.
+        len: u64,
+    },
+}
+
+/// A model that can be used.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The model.
+    pub model: Arc<Model>,
+    /// When it was published: the object's Last-Modified, the file's time of change.
+    pub published: Option<SystemTime>,
+}
+
+/// What is in the place of a model.
+#[derive(Debug)]
+pub struct Found {
+    /// Which content it is, if the place tells.
+    pub version: Option<Version>,
+    /// The model, or why this content will never be one.
+    pub model: Result<Loaded, ModelFault>,
 }
 
 /// A model that can't be had.
@@ -67,73 +103,128 @@ pub enum ModelFault {
     /// Not here in time.
     #[error("did not arrive within {} s", FETCH_TIMEOUT.as_secs())]
     Timeout,
+    /// What is there is what was there before.
+    #[error("has not changed")]
+    Unchanged,
     /// No snapshot that can be used.
     #[error("can't be used")]
     Snapshot(#[from] SnapshotError),
+    /// The thread that decoded it did not come to an end.
+    #[error("can't be decoded")]
+    Decoder(#[source] tokio::task::JoinError),
     /// It was trained on a CSV whose columns it doesn't know, and records carry no header.
     #[error("does not name the columns of its csv; train it with `columns` in the specification")]
     NoColumns,
 }
 
 impl ModelStore {
-    /// Fetches and verifies the model.
-    ///
-    /// # Errors
-    /// [`ModelStoreError`] names the URI and the fault.
-    pub async fn load(&self) -> Result<Model, ModelStoreError> {
-        let fetched = tokio::time::timeout(FETCH_TIMEOUT, self.fetch()).await;
-        let model = fetched.unwrap_or(Err(ModelFault::Timeout)).and_then(|bytes| {
-            let model = Model::decode(&bytes)?;
-            if model.features().spec().needs_header() {
-                Err(ModelFault::NoColumns)
-            } else {
-                Ok(model)
-            }
-        });
-        model.map_err(|fault| ModelStoreError { uri: self.uri(), fault })
-    }
-
-    fn uri(&self) -> String {
+    /// Where the model is, as the configuration has it.
+    pub fn uri(&self) -> String {
         match self {
             Self::S3 { bucket, key, .. } => format!("s3://{bucket}/{key}"),
             Self::File(path) => format!("file://{}", path.display()),
         }
     }
 
-    async fn fetch(&self) -> Result<Vec<u8>, ModelFault> {
-        match self {
-            Self::S3 { client, bucket, key } => fetch_object(client, bucket, key).await,
-            Self::File(path) => read_file(path, MAX_SNAPSHOT_LEN).await,
-        }
+    /// Fetches and verifies what is there, unless it is the content that is known already.
+    ///
+    /// # Errors
+    /// [`ModelFault::Unchanged`] for the known content; any other if nothing can be had just now.
+    pub async fn find(&self, known: Option<&Version>) -> Result<Found, ModelFault> {
+        let fetch = async {
+            match self {
+                Self::S3 { client, bucket, key } => fetch_object(client, bucket, key, known).await,
+                Self::File(path) => read_file(path, MAX_SNAPSHOT_LEN, known).await,
+            }
+        };
+        let content = tokio::time::timeout(FETCH_TIMEOUT, fetch).await;
+        let Content { version, published, bytes } = content.unwrap_or(Err(ModelFault::Timeout))?;
+        let model = match bytes {
+            Ok(bytes) => decode(bytes).await,
+            Err(fault) => Err(fault),
+        };
+        let model = model.map(|model| Loaded { model: Arc::new(model), published });
+        Ok(Found { version, model })
     }
+}
+
+/// What is in the place of a model, not yet looked into.
+struct Content {
+    version: Option<Version>,
+    published: Option<SystemTime>,
+    /// Its bytes, or why they are not wanted.
+    bytes: Result<Vec<u8>, ModelFault>,
+}
+
+/// Decodes a snapshot: milliseconds of nothing but work, so on a thread where no invocation waits.
+async fn decode(bytes: Vec<u8>) -> Result<Model, ModelFault> {
+    let decoded = tokio::task::spawn_blocking(move || {
+        let model = Model::decode(&bytes)?;
+        if model.features().spec().needs_header() {
+            return Err(ModelFault::NoColumns);
+        }
+        Ok(model)
+    });
+    decoded.await.unwrap_or_else(|stopped| Err(ModelFault::Decoder(stopped)))
 }
 
 async fn fetch_object(
     client: &aws_sdk_s3::Client,
     bucket: &str,
     key: &str,
-) -> Result<Vec<u8>, ModelFault> {
-    let object = client.get_object().bucket(bucket).key(key).send().await;
-    let mut object = object.map_err(|error| ModelFault::Get(Box::new(error)))?;
+    known: Option<&Version>,
+) -> Result<Content, ModelFault> {
+    let known = known.and_then(|version| match version {
+        Version::Tag(tag) => Some(tag.clone()),
+        Version::File { .. } => None,
+    });
+    let call = client.get_object().bucket(bucket).key(key).set_if_none_match(known);
+    let mut object = call.send().await.map_err(|error| match error.raw_response() {
+        Some(response) if response.status().as_u16() == NOT_MODIFIED => ModelFault::Unchanged,
+        _ => ModelFault::Get(Box::new(error)),
+    })?;
+    let content = |bytes, tag: Option<String>| Content {
+        version: tag.map(Version::Tag),
+        published: object.last_modified.and_then(|time| SystemTime::try_from(time).ok()),
+        bytes,
+    };
     let announced = object.content_length.and_then(|len| u64::try_from(len).ok()).unwrap_or(0);
-    let mut bytes = Vec::with_capacity(checked_len(announced, MAX_SNAPSHOT_LEN)?);
+    let mut bytes = match checked_len(announced, MAX_SNAPSHOT_LEN) {
+        Ok(len) => Vec::with_capacity(len),
+        Err(fault) => return Ok(content(Err(fault), object.e_tag)),
+    };
     while let Some(chunk) = object.body.next().await {
         let chunk = chunk.map_err(|source| ModelFault::Body { got: bytes.len(), source })?;
         // What was announced need not be what comes.
-        checked_len((bytes.len() + chunk.len()) as u64, MAX_SNAPSHOT_LEN)?;
+        if let Err(fault) = checked_len((bytes.len() + chunk.len()) as u64, MAX_SNAPSHOT_LEN) {
+            return Ok(content(Err(fault), object.e_tag));
+        }
         bytes.extend_from_slice(&chunk);
     }
-    Ok(bytes)
+    Ok(content(Ok(bytes), object.e_tag))
 }
 
-async fn read_file(path: &Path, max_len: u64) -> Result<Vec<u8>, ModelFault> {
+async fn read_file(
+    path: &Path,
+    max_len: u64,
+    known: Option<&Version>,
+) -> Result<Content, ModelFault> {
     let file = tokio::fs::File::open(path).await.map_err(ModelFault::Read)?;
-    let announced = file.metadata().await.map_err(ModelFault::Read)?.len();
-    let mut bytes = Vec::with_capacity(checked_len(announced, max_len)?);
+    // Asked before it is read: a file that changes meanwhile is read again at the next check.
+    let metadata = file.metadata().await.map_err(ModelFault::Read)?;
+    let published = metadata.modified().ok();
+    let version = published.map(|modified| Version::File { modified, len: metadata.len() });
+    if version.is_some() && version.as_ref() == known {
+        return Err(ModelFault::Unchanged);
+    }
+    let content = |bytes| Ok(Content { version, published, bytes });
+    let mut bytes = match checked_len(metadata.len(), max_len) {
+        Ok(len) => Vec::with_capacity(len),
+        Err(fault) => return content(Err(fault)),
+    };
     let mut limited = file.take(max_len + 1);
     limited.read_to_end(&mut bytes).await.map_err(ModelFault::Read)?;
-    checked_len(bytes.len() as u64, max_len)?;
-    Ok(bytes)
+    content(checked_len(bytes.len() as u64, max_len).map(|_| bytes))
 }
 
 fn checked_len(len: u64, max_len: u64) -> Result<usize, ModelFault> {
@@ -148,37 +239,51 @@ mod tests {
     use super::*;
     use crate::scorer::tests::model;
 
-    #[tokio::test]
-    async fn a_snapshot_is_loaded_from_a_file() {
+    fn place() -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("m.model");
-        let model = model(None);
-        std::fs::write(&path, model.encode()).expect("written");
-        assert_eq!(ModelStore::File(path).load().await.expect("loaded"), model);
+        (folder, path)
     }
 
     #[tokio::test]
-    async fn what_is_no_snapshot_is_refused_by_name_and_reason() {
-        let folder = tempfile::tempdir().expect("folder");
-        let path = folder.path().join("m.model");
-        let missing = ModelStore::File(path.clone()).load().await.expect_err("missing");
-        assert!(matches!(missing.fault, ModelFault::Read(_)));
+    async fn a_snapshot_is_loaded_from_a_file_and_known_again() {
+        let (_folder, path) = place();
+        let model = model(None);
+        std::fs::write(&path, model.encode()).expect("written");
+        let store = ModelStore::File(path.clone());
+        let Found { version, model: found } = store.find(None).await.expect("there");
+        assert_eq!(*found.expect("a model").model, model);
+        let again = store.find(version.as_ref()).await.expect_err("known");
+        assert!(matches!(again, ModelFault::Unchanged), "{again:?}");
+        std::fs::write(&path, b"other").expect("written");
+        let other = store.find(version.as_ref()).await.expect("changed");
+        assert_ne!(other.version, version);
+        assert!(matches!(other.model, Err(ModelFault::Snapshot(_))), "{other:?}");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_may_come_and_what_is_damaged_will_not_mend() {
+        let (_folder, path) = place();
+        let store = ModelStore::File(path.clone());
+        let missing = store.find(None).await.expect_err("missing");
+        assert!(matches!(missing, ModelFault::Read(_)), "{missing:?}");
         let mut bytes = model(None).encode();
         bytes[40] ^= 1;
         std::fs::write(&path, bytes).expect("written");
-        let damaged = ModelStore::File(path.clone()).load().await.expect_err("damaged");
-        assert!(matches!(damaged.fault, ModelFault::Snapshot(SnapshotError::Checksum { .. })));
-        assert_eq!(damaged.to_string(), format!("model file://{}", path.display()));
+        let damaged = store.find(None).await.expect("there").model.expect_err("damaged");
+        assert!(matches!(damaged, ModelFault::Snapshot(SnapshotError::Checksum { .. })));
     }
 
     #[tokio::test]
     async fn no_more_than_the_limit_is_read() {
-        let folder = tempfile::tempdir().expect("folder");
-        let path = folder.path().join("long");
+        let (_folder, path) = place();
         std::fs::write(&path, [0; 11]).expect("written");
-        assert!(matches!(read_file(&path, 10).await, Err(ModelFault::TooLong)));
-        assert_eq!(read_file(&path, 11).await.expect("fits").len(), 11);
+        let read = async |path: &Path, max_len| {
+            read_file(path, max_len, None).await.expect("read").bytes.map(|bytes| bytes.len())
+        };
+        assert!(matches!(read(&path, 10).await, Err(ModelFault::TooLong)));
+        assert_eq!(read(&path, 11).await.expect("fits"), 11);
         // A device announces no length and never ends.
-        assert!(matches!(read_file(Path::new("/dev/zero"), 10).await, Err(ModelFault::TooLong)));
+        assert!(matches!(read(Path::new("/dev/zero"), 10).await, Err(ModelFault::TooLong)));
     }
 }

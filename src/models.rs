@@ -6,18 +6,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use sawlog_model::Model;
 
 use crate::config::{ModelUri, ModelUris};
+use crate::model_slot::{CheckCounts, Checking, ModelSlot};
 use crate::model_store::{ModelStore, ModelStoreError};
 
 /// The models by topic.
 #[derive(Debug)]
 pub struct Models {
-    by_topic: BTreeMap<String, Arc<Model>>,
-    otherwise: Option<Arc<Model>>,
+    by_topic: BTreeMap<String, Arc<ModelSlot>>,
+    otherwise: Option<Arc<ModelSlot>>,
+    /// Each of the above once.
+    slots: Vec<Arc<ModelSlot>>,
 }
 
 /// A model that a topic needs can't be had.
@@ -39,12 +43,14 @@ fn of_topics(topics: &[String]) -> String {
 }
 
 impl Models {
-    /// Loads every model, each once however many topics have it, all at the same time.
+    /// Loads every model, each once however many topics have it, all at the same time. Each is then
+    /// checked at most once in `period`.
     ///
     /// # Errors
     /// [`ModelsError`] for the first that fails, with its topics.
     pub async fn load(
         uris: ModelUris,
+        period: Option<Duration>,
         store: impl AsyncFn(ModelUri) -> ModelStore,
     ) -> Result<Self, ModelsError> {
         let mut topics: BTreeMap<ModelUri, Vec<String>> = BTreeMap::new();
@@ -57,24 +63,44 @@ impl Models {
         }
         let loads = topics.into_iter().map(async |(uri, topics)| {
             let store = store(uri.clone()).await;
-            match store.load().await {
-                Ok(model) => Ok((uri, Arc::new(model))),
+            match ModelSlot::load(store, period).await {
+                Ok(slot) => Ok((uri, Arc::new(slot))),
                 Err(source) => Err(ModelsError { topics, source }),
             }
         });
-        let loaded: BTreeMap<ModelUri, Arc<Model>> =
+        let loaded: BTreeMap<ModelUri, Arc<ModelSlot>> =
             try_join_all(loads).await?.into_iter().collect();
         let of = |uri: &ModelUri| loaded.get(uri).map(Arc::clone);
         let by_topic = uris.by_topic.iter().filter_map(|(topic, uri)| {
-            let model = of(uri)?;
-            Some((topic.clone(), model))
+            let slot = of(uri)?;
+            Some((topic.clone(), slot))
         });
-        Ok(Self { by_topic: by_topic.collect(), otherwise: uris.otherwise.as_ref().and_then(of) })
+        Ok(Self {
+            by_topic: by_topic.collect(),
+            otherwise: uris.otherwise.as_ref().and_then(of),
+            slots: loaded.values().map(Arc::clone).collect(),
+        })
     }
 
     /// The model of a topic: its own, or that of all others; `None` if there is neither.
     pub fn of(&self, topic: &str) -> Option<Arc<Model>> {
-        self.by_topic.get(topic).or(self.otherwise.as_ref()).map(Arc::clone)
+        self.by_topic.get(topic).or(self.otherwise.as_ref()).map(|slot| slot.model())
+    }
+
+    /// Begins a check of the model that has gone unchecked for longest, if it is due: one in an
+    /// invocation, so that as a rule one model more is in memory and not one more of each.
+    pub fn check_if_due(&self) -> Option<Checking> {
+        self.slots.iter().max_by_key(|slot| slot.unchecked())?.check_if_due()
+    }
+
+    /// What became of the checks since this was last asked.
+    pub fn take_counts(&self) -> CheckCounts {
+        self.slots.iter().map(|slot| slot.take_counts()).sum()
+    }
+
+    /// How long ago the oldest of the models in use was published, as far as it is known.
+    pub fn age(&self) -> Option<Duration> {
+        self.slots.iter().filter_map(|slot| slot.age()).max()
     }
 }
 
@@ -158,20 +184,20 @@ mod tests {
             by_topic: [("orders".to_owned(), file("a")), ("web".to_owned(), file("b"))].into(),
             otherwise: Some(file("b")),
         };
-        let models = Models::load(uris.clone(), store).await.expect("loaded");
+        let models = Models::load(uris.clone(), None, store).await.expect("loaded");
         let id = |topic: &str| models.of(topic).map(|model| model.id().to_owned());
         assert_eq!(id("orders").as_deref(), Some(a.id()));
         assert_eq!((id("web"), id("other")), (Some(b.id().into()), Some(b.id().into())));
         let (web, other) = (models.of("web").expect("one"), models.of("other").expect("one"));
         assert!(Arc::ptr_eq(&web, &other), "loaded once");
 
-        let one = Models::load(ModelUris { otherwise: None, ..uris.clone() }, store).await;
+        let one = Models::load(ModelUris { otherwise: None, ..uris.clone() }, None, store).await;
         assert!(one.expect("loaded").of("other").is_none());
 
         std::fs::remove_file(folder.path().join("b")).expect("removed");
-        let error = Models::load(uris, store).await.expect_err("no b");
+        let error = Models::load(uris, None, store).await.expect_err("no b");
         assert_eq!(error.to_string(), "MODEL_URI, topic web, *");
-        let error = Models::load(file("b").into(), store).await.expect_err("no b");
+        let error = Models::load(file("b").into(), None, store).await.expect_err("no b");
         assert_eq!(error.to_string(), "MODEL_URI");
     }
 

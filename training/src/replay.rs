@@ -87,6 +87,7 @@ impl Replay<'_> {
                     .with_context(|| format!("model {}", self.model.display()))?,
             )
             .into(),
+            model_refresh_secs: 0,
             results: ResultsUri::File(results.clone()),
             dead_letters: DeadLettersUri::File(dead_letters.clone()),
             partial_batch: false,
