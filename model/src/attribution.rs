@@ -43,7 +43,7 @@ impl Forest {
         self.check_dimensions(point.len())?;
         let mut sum = Attribution::zero(self.dimensions);
         let mut part = Attribution::zero(self.dimensions);
-        let mut scratch = Scratch::new(self.dimensions);
+        let mut scratch = Scratch::new(2 * self.half);
         for tree in &self.trees {
             self.tree_attribution(tree, point, &mut part, &mut scratch);
             let factor = normaliser(tree.mass);
@@ -118,12 +118,8 @@ struct Scratch {
 }
 
 impl Scratch {
-    fn new(dimensions: usize) -> Self {
-        Self {
-            path: Vec::new(),
-            bounds: vec![0.0; 2 * dimensions],
-            sibling: vec![0.0; 2 * dimensions],
-        }
+    fn new(width: usize) -> Self {
+        Self { path: Vec::new(), bounds: vec![0.0; width], sibling: vec![0.0; width] }
     }
 }
 
@@ -134,19 +130,19 @@ impl Scratch {
 /// merged box f32 ones. So p may pass 1 by a rounding error, and the entries add up to the score
 /// only to about 1e-7.
 fn blend(part: &mut Attribution, bounds: &[f32], point: &[f32], unseen: f64) -> f64 {
-    let (min, max) = bounds.split_at(point.len());
+    let (minus, max) = bounds.split_at(bounds.len() / 2);
     let (mut gap_sum, mut merged) = (0.0, 0.0);
-    for ((&min, &max), &x) in min.iter().zip(max).zip(point) {
-        let (low, high) = gaps(min, max, x);
+    for ((&minus, &max), &x) in minus.iter().zip(max).zip(point) {
+        let (low, high) = gaps(minus, max, x);
         gap_sum += low + high;
-        merged += f64::from(max.max(x) - min.min(x));
+        merged += f64::from(max.max(x) + minus.max(-x));
     }
     if gap_sum == 0.0 {
         return 0.0;
     }
     let p = gap_sum / merged;
     for (i, &x) in point.iter().enumerate() {
-        let (low, high) = gaps(min[i], max[i], x);
+        let (low, high) = gaps(minus[i], max[i], x);
         part.high[i] = high / merged * unseen + (1.0 - p) * part.high[i];
         part.low[i] = low / merged * unseen + (1.0 - p) * part.low[i];
     }
@@ -154,7 +150,7 @@ fn blend(part: &mut Attribution, bounds: &[f32], point: &[f32], unseen: f64) -> 
 }
 
 /// How far `x` lies below and above a side: (low, high), at most one of them above zero.
-fn gaps(min: f32, max: f32, x: f32) -> (f64, f64) {
-    let (min, max, x) = (f64::from(min), f64::from(max), f64::from(x));
-    ((min - x).max(0.0), (x - max).max(0.0))
+fn gaps(minus: f32, max: f32, x: f32) -> (f64, f64) {
+    let (minus, max, x) = (f64::from(minus), f64::from(max), f64::from(x));
+    ((-minus - x).max(0.0), (x - max).max(0.0))
 }

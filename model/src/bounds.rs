@@ -1,30 +1,23 @@
 //! Bounding boxes: the smallest axis-parallel box that holds a node's points.
 //!
-//! A box of `d` dimensions is a slice of `2 d` floats, the minima and then the maxima, so that a
-//! forest keeps all its boxes in one array.
+//! A box is a slice of two equal halves, the negated minima and then the maxima, so that a gap on
+//! either side is one subtraction from (-x, x) and merging two boxes is one maximum. Halves may be
+//! longer than the point, then with zeros; a forest keeps all its boxes in one array.
 
 /// Sum of the side lengths. Sides are f32 differences, summed in f64, as AWS's library does.
 pub(crate) fn range_sum(bounds: &[f32]) -> f64 {
-    let (min, max) = bounds.split_at(bounds.len() / 2);
-    min.iter().zip(max).map(|(&min, &max)| f64::from(max - min)).sum()
-}
-
-/// How far `point` lies below and above a side: (low, high), at most one of them above zero.
-pub(crate) fn gaps(min: f32, max: f32, x: f32) -> (f64, f64) {
-    (f64::from((min - x).max(0.0)), f64::from((x - max).max(0.0)))
+    let (minus, max) = bounds.split_at(bounds.len() / 2);
+    minus.iter().zip(max).map(|(&minus, &max)| f64::from(max + minus)).sum()
 }
 
 /// Sum over dimensions of the distance from `point` to the box.
 pub(crate) fn gap_sum(bounds: &[f32], point: &[f32]) -> f64 {
-    let (min, max) = bounds.split_at(bounds.len() / 2);
-    min.iter()
-        .zip(max)
-        .zip(point)
-        .map(|((&min, &max), &x)| {
-            let (low, high) = gaps(min, max, x);
-            low + high
-        })
-        .sum()
+    let (minus, max) = bounds.split_at(bounds.len() / 2);
+    let gap = |((&minus, &max), &x): ((&f32, &f32), &f32)| {
+        // At most one of them is above zero.
+        f64::from((-minus - x).max(0.0)) + f64::from((x - max).max(0.0))
+    };
+    minus.iter().zip(max).zip(point).map(gap).sum()
 }
 
 /// Probability that a random cut of the box merged with `point` separates the two:
@@ -36,20 +29,25 @@ pub(crate) fn separation(bounds: &[f32], point: &[f32]) -> f64 {
 
 /// Makes `bounds` the box of one point.
 pub(crate) fn set_to_point(bounds: &mut [f32], point: &[f32]) {
-    let (min, max) = bounds.split_at_mut(point.len());
-    min.copy_from_slice(point);
-    max.copy_from_slice(point);
+    let (minus, max) = bounds.split_at_mut(bounds.len() / 2);
+    for ((minus, max), &x) in minus.iter_mut().zip(max).zip(point) {
+        (*minus, *max) = (-x, x);
+    }
 }
 
 /// Grows `bounds` until it holds `other` too.
 pub(crate) fn merge(bounds: &mut [f32], other: &[f32]) {
-    let half = bounds.len() / 2;
-    let (min, max) = bounds.split_at_mut(half);
-    for (mine, &theirs) in min.iter_mut().zip(&other[..half]) {
-        *mine = mine.min(theirs);
+    for (mine, &theirs) in bounds.iter_mut().zip(other) {
+        *mine = if theirs > *mine { theirs } else { *mine };
     }
-    for (mine, &theirs) in max.iter_mut().zip(&other[half..]) {
-        *mine = mine.max(theirs);
+}
+
+/// Grows `bounds` until it holds `point` too.
+pub(crate) fn merge_point(bounds: &mut [f32], point: &[f32]) {
+    let (minus, max) = bounds.split_at_mut(bounds.len() / 2);
+    for ((minus, max), &x) in minus.iter_mut().zip(max).zip(point) {
+        *minus = if -x > *minus { -x } else { *minus };
+        *max = if x > *max { x } else { *max };
     }
 }
 
@@ -72,6 +70,12 @@ mod tests {
             let point = sides.iter().map(|&(_, _, x)| f32::from(x));
             (min.chain(max).collect(), point.collect())
         })
+    }
+
+    /// The box as it is kept, from its minima and maxima.
+    fn kept(bounds: &[f32]) -> Vec<f32> {
+        let (min, max) = bounds.split_at(bounds.len() / 2);
+        min.iter().map(|min| -min).chain(max.iter().copied()).collect()
     }
 
     /// The box merged with the point: (low, high) of each side.
@@ -106,7 +110,7 @@ mod tests {
                 }
             }
             let want = if all == 0.0 { 0.0 } else { separating / all };
-            let got = separation(&bounds, &point);
+            let got = separation(&kept(&bounds), &point);
             prop_assert!((got - want).abs() < 1e-12, "{separating} of {all} cuts are {want}, got {got}");
         }
     }
@@ -140,7 +144,7 @@ mod tests {
             let draws = 10_000;
             let separating = (0..draws).filter(|_| is_separating()).count();
             let share = crate::score::as_f64(separating) / f64::from(draws);
-            let got = separation(&bounds, &point);
+            let got = separation(&kept(&bounds), &point);
             // Five standard deviations of a binomial, and one cut for probabilities near 0 and 1.
             let tolerance = 5.0 * (got * (1.0 - got) / f64::from(draws)).sqrt() + 1e-4;
             prop_assert!(
@@ -153,11 +157,11 @@ mod tests {
     #[test]
     fn separation_is_the_share_of_cuts_that_fall_outside() {
         // Sides 2 and 1; the point is 1 above the first side and 2 below the second.
-        let bounds = [0.0, 0.0, 2.0, 1.0];
+        let bounds = [0.0, 0.0, 2.0, 1.0]; // minima are 0
         assert_eq!(range_sum(&bounds), 3.0);
         assert_eq!(gap_sum(&bounds, &[3.0, -2.0]), 3.0);
         assert_eq!(separation(&bounds, &[3.0, -2.0]), 0.5);
         assert_eq!(separation(&bounds, &[2.0, 0.0]), 0.0);
-        assert_eq!(separation(&[1.0, 1.0], &[1.0]), 0.0, "a box of one point, the point itself");
+        assert_eq!(separation(&[-1.0, 1.0], &[1.0]), 0.0, "a box of one point, the point itself");
     }
 }

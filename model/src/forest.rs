@@ -5,8 +5,9 @@ use std::sync::OnceLock;
 use bincode::{Decode, Encode};
 use serde::Serialize;
 
+use crate::bounds::{merge, merge_point, set_to_point};
 use crate::kernel::Kernel;
-use crate::tree::{self, DistinctPoints, MAX_COORDINATE, MAX_SAMPLES, Node, TreeParts};
+use crate::tree::{self, DistinctPoints, MAX_COORDINATE, MAX_SAMPLES, Node};
 
 /// Most trees a forest may have, ten times SageMaker's limit.
 pub const MAX_TREES: usize = 10_000;
@@ -185,9 +186,8 @@ pub struct DimensionError {
 pub(crate) struct TreeSpan {
     /// Index of its root in `nodes`.
     pub node: usize,
-    /// Index of its first internal node among all (boxes, cuts).
-    pub internal: usize,
-    /// Index of its first leaf among all.
+    /// Index of its first leaf among all, and of its first box: it has as many boxes as leaves, the
+    /// internal nodes' by rank and then one that holds everything.
     pub leaf: usize,
     /// Number of its leaves.
     pub leaves: usize,
@@ -202,11 +202,15 @@ pub struct Forest {
     pub(crate) leaf_rule: LeafRule,
     pub(crate) trees: Vec<TreeSpan>,
     pub(crate) nodes: Vec<Node>,
-    /// Bounding boxes of the internal nodes, `2 * dimensions` floats each.
-    pub(crate) boxes: Vec<f32>,
     pub(crate) leaf_mass: Vec<u32>,
-    pub(crate) leaf_points: Vec<f32>,
-    /// The same trees laid out for batches, made from the rest when first needed; none for trees that
+    /// Floats of a point and of half a box: the dimensions rounded up to 4 or to a multiple of 8, as
+    /// vectors want them, with zeros behind the coordinates.
+    pub(crate) half: usize,
+    /// A row of `half` floats for each leaf.
+    pub(crate) points: Vec<f32>,
+    /// `2 * half` floats for each box, see [`crate::bounds`].
+    pub(crate) boxes: Vec<f32>,
+    /// What scoring batches wants beside, made from the rest when first needed; none for trees that
     /// are too large for it.
     kernel: OnceLock<Option<Kernel>>,
 }
@@ -218,22 +222,22 @@ impl PartialEq for Forest {
             && self.trees == other.trees
             && self.nodes == other.nodes
             && self.leaf_mass == other.leaf_mass
-            && self.leaf_points == other.leaf_points
+            && self.points == other.points
     }
 }
 
-/// The arrays of one tree as someone else has them: by functions, so that a snapshot's bytes need
-/// no copy between.
-pub(crate) struct TreeSource<'a> {
-    pub leaves: usize,
+/// One tree as someone else has it, so that a snapshot's bytes need no copy between.
+pub(crate) trait TreeSource {
+    /// Number of leaves.
+    fn leaves(&self) -> usize;
     /// Whether the node at a position is internal.
-    pub is_internal: &'a dyn Fn(usize) -> bool,
+    fn is_internal(&self, node: usize) -> bool;
     /// Dimension and value of the cut of the internal node of a rank.
-    pub cut: &'a dyn Fn(usize) -> (usize, f32),
+    fn cut(&self, rank: usize) -> (usize, f32);
     /// Mass of the leaf of a rank.
-    pub mass: &'a dyn Fn(usize) -> u32,
-    /// Coordinate of a leaf: `leaf rank * dimensions + dimension`.
-    pub coordinate: &'a dyn Fn(usize) -> f32,
+    fn mass(&self, rank: usize) -> u32;
+    /// Fills in the coordinates of the leaf of a rank.
+    fn read_point(&self, rank: usize, point: &mut [f32]);
 }
 
 impl Forest {
@@ -244,9 +248,10 @@ impl Forest {
             leaf_rule,
             trees: Vec::new(),
             nodes: Vec::new(),
-            boxes: Vec::new(),
             leaf_mass: Vec::new(),
-            leaf_points: Vec::new(),
+            half: if dimensions <= 4 { 4 } else { dimensions.next_multiple_of(8) },
+            points: Vec::new(),
+            boxes: Vec::new(),
             kernel: OnceLock::new(),
         }
     }
@@ -260,9 +265,9 @@ impl Forest {
     pub(crate) fn reserve(&mut self, trees: usize, leaves: usize) {
         self.trees.reserve_exact(trees);
         self.nodes.reserve_exact(2 * leaves);
-        self.boxes.reserve_exact(2 * self.dimensions * leaves);
         self.leaf_mass.reserve_exact(leaves);
-        self.leaf_points.reserve_exact(self.dimensions * leaves);
+        self.points.reserve_exact(self.half * leaves);
+        self.boxes.reserve_exact(2 * self.half * leaves);
     }
 
     /// Builds a forest from one sample a tree. `rows(tree)` gives the tree's points, each of
@@ -284,42 +289,25 @@ impl Forest {
                 return Err(StructureError { tree, fault: StructureFault::Leaves { leaves } });
             }
             let parts = tree::build(&sample, crate::sample::mix(params.get().seed, tree as u64));
-            forest.push_parts(&parts)?;
+            forest.push_tree(&parts)?;
         }
         Ok(forest)
-    }
-
-    pub(crate) fn push_parts(&mut self, parts: &TreeParts) -> Result<(), StructureError> {
-        self.push_tree(&TreeSource {
-            leaves: parts.mass.len(),
-            is_internal: &|node| parts.is_internal[node],
-            cut: &|rank| parts.cuts[rank],
-            mass: &|rank| parts.mass[rank],
-            coordinate: &|at| parts.points[at],
-        })
     }
 
     /// Adds a tree after checking everything that scoring relies on, in this order: number of
     /// leaves, shape, dimensions, masses, coordinates, then, from the leaves up while the boxes are
     /// made, that each cut separates the points below it.
-    pub(crate) fn push_tree(&mut self, source: &TreeSource<'_>) -> Result<(), StructureError> {
+    pub(crate) fn push_tree(&mut self, source: &impl TreeSource) -> Result<(), StructureError> {
         let tree = self.trees.len();
         self.push_checked(source).map_err(|fault| StructureError { tree, fault })
     }
 
-    fn push_checked(&mut self, source: &TreeSource<'_>) -> Result<(), StructureFault> {
-        let d = self.dimensions;
-        let leaves = source.leaves;
+    fn push_checked(&mut self, source: &impl TreeSource) -> Result<(), StructureFault> {
+        let leaves = source.leaves();
         if leaves == 0 || leaves > MAX_SAMPLES {
             return Err(StructureFault::Leaves { leaves });
         }
-        let span = TreeSpan {
-            node: self.nodes.len(),
-            internal: self.boxes.len() / (2 * d).max(1),
-            leaf: self.leaf_mass.len(),
-            leaves,
-            mass: 0,
-        };
+        let span = TreeSpan { node: self.nodes.len(), leaf: self.leaf_mass.len(), leaves, mass: 0 };
         self.push_nodes(source)?;
         let mass = self.push_leaves(source)?;
         self.push_boxes(&span)?;
@@ -327,20 +315,20 @@ impl Forest {
         Ok(())
     }
 
-    fn push_nodes(&mut self, source: &TreeSource<'_>) -> Result<(), StructureFault> {
-        let internals = source.leaves - 1;
+    fn push_nodes(&mut self, source: &impl TreeSource) -> Result<(), StructureFault> {
+        let internals = source.leaves() - 1;
         let (mut internal, mut leaf) = (0, 0);
-        for node in 0..internals + source.leaves {
+        for node in 0..internals + source.leaves() {
             // The parent of the node at p is the internal node of rank (p - 1) / 2; it must have
             // come already.
             if node > 0 && (node - 1) / 2 >= internal {
                 return Err(StructureFault::Shape { node });
             }
-            if (source.is_internal)(node) {
+            if source.is_internal(node) {
                 if internal == internals {
                     return Err(StructureFault::Shape { node });
                 }
-                let (dimension, cut) = (source.cut)(internal);
+                let (dimension, cut) = source.cut(internal);
                 if dimension >= self.dimensions {
                     let dimensions = self.dimensions;
                     return Err(StructureFault::Dimension { node, dimension, dimensions });
@@ -348,7 +336,7 @@ impl Forest {
                 self.nodes.push(Node::internal(dimension, cut, internal));
                 internal += 1;
             } else {
-                if leaf == source.leaves {
+                if leaf == source.leaves() {
                     return Err(StructureFault::Shape { node });
                 }
                 self.nodes.push(Node::leaf(leaf));
@@ -358,22 +346,24 @@ impl Forest {
         Ok(())
     }
 
-    fn push_leaves(&mut self, source: &TreeSource<'_>) -> Result<u64, StructureFault> {
+    fn push_leaves(&mut self, source: &impl TreeSource) -> Result<u64, StructureFault> {
         let mut total = 0;
-        for leaf in 0..source.leaves {
-            let mass = (source.mass)(leaf);
+        let first = self.points.len();
+        self.points.resize(first + source.leaves() * self.half, 0.0);
+        let rows = self.points[first..].chunks_exact_mut(self.half);
+        for (leaf, row) in rows.enumerate() {
+            let mass = source.mass(leaf);
             if mass == 0 {
                 return Err(StructureFault::Mass { leaf });
             }
             total += u64::from(mass);
             self.leaf_mass.push(mass);
-            for at in leaf * self.dimensions..(leaf + 1) * self.dimensions {
-                let value = (source.coordinate)(at);
-                // No range holds NaN.
-                if !(-MAX_COORDINATE..=MAX_COORDINATE).contains(&value) {
-                    return Err(StructureFault::Coordinate { leaf, value });
-                }
-                self.leaf_points.push(value);
+            let point = &mut row[..self.dimensions];
+            source.read_point(leaf, point);
+            // No range holds NaN.
+            let is_sound = |value: &f32| (-MAX_COORDINATE..=MAX_COORDINATE).contains(value);
+            if let Some(&value) = point.iter().find(|value| !is_sound(value)) {
+                return Err(StructureFault::Coordinate { leaf, value });
             }
         }
         Ok(total)
@@ -381,45 +371,38 @@ impl Forest {
 
     /// Makes the boxes from the leaves up: every child comes after its parent, so backwards.
     fn push_boxes(&mut self, span: &TreeSpan) -> Result<(), StructureFault> {
-        let d = self.dimensions;
-        let width = 2 * d;
+        let (half, width) = (self.half, 2 * self.half);
         let base = self.boxes.len();
         self.boxes.resize(base + (span.leaves - 1) * width, 0.0);
         let nodes = &self.nodes[span.node..];
-        for at in (0..nodes.len()).rev() {
-            let node = nodes[at];
-            if node.is_leaf() {
-                continue;
-            }
+        for (at, node) in nodes.iter().enumerate().rev().filter(|(_, node)| !node.is_leaf()) {
             // Children are of a higher rank: their boxes lie behind this one's.
             let (before, behind) = self.boxes.split_at_mut(base + (node.rank() + 1) * width);
             let bounds = &mut before[base + node.rank() * width..];
             let dimension = node.dimension();
-            for (child, is_left) in [(2 * node.rank() + 1, true), (2 * node.rank() + 2, false)] {
-                let child = nodes[child];
-                let (low, high) = if child.is_leaf() {
-                    let start = (span.leaf + child.rank()) * d;
-                    let point = &self.leaf_points[start..start + d];
-                    (point, point)
-                } else {
-                    let start = (child.rank() - node.rank() - 1) * width;
-                    behind[start..start + width].split_at(d)
-                };
-                let separated =
-                    if is_left { high[dimension] <= node.cut } else { low[dimension] > node.cut };
-                if !separated {
-                    return Err(StructureFault::Cut { node: at, cut: node.cut });
-                }
-                if is_left {
-                    bounds[..d].copy_from_slice(low);
-                    bounds[d..].copy_from_slice(high);
-                } else {
-                    let (min, max) = bounds.split_at_mut(d);
-                    min.iter_mut().zip(low).for_each(|(mine, &theirs)| *mine = mine.min(theirs));
-                    max.iter_mut().zip(high).for_each(|(mine, &theirs)| *mine = mine.max(theirs));
-                }
+            let point = |child: Node| &self.points[(span.leaf + child.rank()) * half..][..half];
+            let bounds_of =
+                |child: Node| &behind[(child.rank() - node.rank() - 1) * width..][..width];
+            let (left, right) = (nodes[2 * node.rank() + 1], nodes[2 * node.rank() + 2]);
+            let highest_left = if left.is_leaf() {
+                set_to_point(bounds, point(left));
+                point(left)[dimension]
+            } else {
+                bounds.copy_from_slice(bounds_of(left));
+                bounds[half + dimension]
+            };
+            let lowest_right = if right.is_leaf() {
+                merge_point(bounds, point(right));
+                point(right)[dimension]
+            } else {
+                merge(bounds, bounds_of(right));
+                -bounds_of(right)[dimension]
+            };
+            if !(highest_left <= node.cut && lowest_right > node.cut) {
+                return Err(StructureFault::Cut { node: at, cut: node.cut });
             }
         }
+        self.boxes.resize(base + span.leaves * width, f32::MAX);
         Ok(())
     }
 
@@ -447,9 +430,9 @@ impl Forest {
     pub fn memory_bytes(&self) -> usize {
         size_of_val(&self.trees[..])
             + size_of_val(&self.nodes[..])
-            + size_of_val(&self.boxes[..])
             + size_of_val(&self.leaf_mass[..])
-            + size_of_val(&self.leaf_points[..])
+            + size_of_val(&self.points[..])
+            + size_of_val(&self.boxes[..])
             + self.kernel().map_or(0, Kernel::memory_bytes)
     }
 
@@ -460,13 +443,18 @@ impl Forest {
 
     /// The box of the internal node of a rank.
     pub(crate) fn box_of(&self, span: &TreeSpan, rank: usize) -> &[f32] {
-        let width = 2 * self.dimensions;
-        &self.boxes[(span.internal + rank) * width..][..width]
+        let width = 2 * self.half;
+        &self.boxes[(span.leaf + rank) * width..][..width]
     }
 
     /// The point of the leaf of a rank.
     pub(crate) fn point_of(&self, span: &TreeSpan, rank: usize) -> &[f32] {
-        &self.leaf_points[(span.leaf + rank) * self.dimensions..][..self.dimensions]
+        &self.points[(span.leaf + rank) * self.half..][..self.dimensions]
+    }
+
+    /// The leaves' points, one after the other.
+    pub(crate) fn points(&self) -> impl Iterator<Item = &[f32]> {
+        self.points.chunks_exact(self.half).map(|row| &row[..self.dimensions])
     }
 
     /// Refuses points of another number of dimensions.

@@ -142,7 +142,7 @@ pub fn from_aws_json(bytes: &[u8]) -> Result<Imported, ImportError> {
         }
         let parts = cuts.fill(tree, &sample, &points)?;
         forest
-            .push_parts(&parts)
+            .push_tree(&parts)
             .map_err(|error| tree.fault(ImportFault::Structure(error.fault)))?;
     }
     let features = features(&forest).map_err(|fault| at(&state, "dimensions", fault))?;
@@ -314,8 +314,8 @@ fn features(forest: &Forest) -> Result<Features, ImportFault> {
     let spec = Spec { format: Format::Csv { delimiter: b',', columns }, features };
     let spec = ValidSpec::new(spec).map_err(|error| ImportFault::Spec(Box::new(error)))?;
     let fitted = (0..dimensions).map(|dimension| {
-        let values = forest.leaf_points.iter().skip(dimension).step_by(dimensions);
-        let mut values: Vec<f64> = values.map(|&value| f64::from(value)).collect();
+        let values = forest.points().map(|point| point[dimension]);
+        let mut values: Vec<f64> = values.map(f64::from).collect();
         values.sort_unstable_by(f64::total_cmp);
         Fitted::Number {
             scaling: Scaling::NONE,

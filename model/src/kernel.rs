@@ -8,7 +8,7 @@
 //!   seven bits are looked up in [`EXITS`] and give one of eight ways out. Its shape is either three
 //!   whole levels or a chain of seven down the heavier side, whichever leaves less to do: random cuts
 //!   peel outliers off one by one, so chains are common, and 11.6 levels become 3.4 steps.
-//! - **A leaf is a box without sides.** Seen from a point that differs, the probability of separation
+//! - **A leaf is a box without sides**, kept as its point. Seen from a point that differs, the probability of separation
 //!   is 1 there and the score 1 / (d + 1), just as for a box; seen from a point that is equal it is 0,
 //!   and so is it in every box above, and what the leaf says stands. So there is no case apart.
 //! - **Eight levels a step.** For a leaf and its seven nearest ancestors ([`Path`]) the gaps and the
@@ -19,8 +19,9 @@
 //!   together, eight points a vector, one level after the other.
 //! - **Eight points in one tree, or one point in eight trees**, whichever there are: so that a batch of
 //!   one, too, has eight searches on their way at any time.
-//! - **A box is (-minima, maxima)** and a point (-x, x): both kinds of gap are one subtraction and one
-//!   maximum.
+//! - **A box is (-minima, maxima)** and a point (-x, x): both kinds of gap are one subtraction each.
+//! - **Nothing is held twice**: points and boxes are the forest's own, padded there to whole vectors;
+//!   what is made here is ways down ([`Block`]) and up ([`Path`]).
 //!
 //! A point's score does not depend on the rest of its batch, to the bit: a record that is delivered
 //! again gives the same item. Scores are summed in f32 and agree with the plain path to about 1e-6. Coordinates beyond
@@ -75,47 +76,41 @@ const EXITS: [u8; 512] = {
     exits
 };
 
-/// The way up from a leaf.
+/// The way up from a leaf: one line of the cache.
 #[derive(Debug, Clone, PartialEq)]
-#[repr(C)]
+#[repr(C, align(64))]
 struct Path {
-    /// The leaf's box and those of its nearest ancestors: offsets in floats from the tree's first.
-    boxes: [u32; LANES],
-    /// The sums of their sides.
-    ranges: [f32; LANES],
-    /// What the leaf says of a point that equals it.
-    seen: f32,
     /// Where the leaf's row of [`Kernel::unseen`] begins.
     unseen_from: u32,
+    /// The boxes of its nearest ancestors: offsets in floats from the tree's first.
+    boxes: [u32; LANES - 1],
+    /// What the leaf says of a point that equals it.
+    seen: f32,
+    /// The sums of the boxes' sides.
+    ranges: [f32; LANES - 1],
 }
 
-/// One tree's place in the arrays. An entry is a box: the leaves' come first, then the internal
-/// nodes', then one that holds everything and is its own parent.
+/// One tree's place in the arrays.
 #[derive(Debug, Clone, PartialEq)]
 struct KernelTree {
     block: usize,
     /// Most blocks on a way from the root to a leaf.
     steps: usize,
-    entry: usize,
+    /// The first of its leaves, and of its boxes.
     leaf: usize,
     leaves: usize,
     /// log2(M + 1).
     factor: f32,
 }
 
-/// A forest laid out for scoring.
+/// What scoring wants of a forest beside its points and boxes.
 #[derive(Debug, Clone)]
 pub(crate) struct Kernel {
-    /// Floats of half a box: the dimensions rounded up to 4 or to a multiple of 8.
-    half: usize,
-    dimensions: usize,
     trees: Vec<KernelTree>,
     blocks: Vec<Block>,
-    /// Negated minima, then maxima, of each entry.
-    boxes: Vec<f32>,
-    /// For each entry its parent, counted from the tree's first.
+    /// For each box its parent, by rank. The one that holds everything is the root's and its own.
     parents: Vec<u32>,
-    /// For each entry the sum of the sides of its box.
+    /// For each box the sum of its sides.
     ranges: Vec<f32>,
     /// One a leaf.
     paths: Vec<Path>,
@@ -127,22 +122,16 @@ pub(crate) struct Kernel {
 impl Kernel {
     /// Lays a forest out; `None` if a tree is so large that its offsets don't fit (16 GiB of boxes).
     pub(crate) fn new(forest: &Forest) -> Option<Self> {
-        let d = forest.dimensions;
-        let half = if d <= 4 { 4 } else { d.next_multiple_of(8) };
-        let fits = |tree: &TreeSpan| u32::try_from(2 * tree.leaves * 2 * half).is_ok();
+        let fits = |tree: &TreeSpan| u32::try_from(tree.leaves * 2 * forest.half).is_ok();
         if !forest.trees.iter().all(fits) {
             return None;
         }
         let leaves = forest.leaves();
-        let entries = 2 * leaves;
         let mut kernel = Self {
-            half,
-            dimensions: d,
             trees: Vec::with_capacity(forest.trees.len()),
             blocks: Vec::with_capacity(leaves / 2),
-            boxes: vec![0.0; entries * 2 * half],
-            parents: vec![0; entries],
-            ranges: vec![0.0; entries],
+            parents: vec![0; leaves],
+            ranges: vec![0.0; leaves],
             paths: Vec::with_capacity(leaves),
             unseen: Vec::new(),
         };
@@ -166,73 +155,63 @@ impl Kernel {
     #[expect(clippy::cast_possible_truncation, reason = "ranks are below 2^18; scores are f32")]
     fn push_tree(&mut self, forest: &Forest, tree: &TreeSpan, scratch: &mut Scratch) -> u32 {
         let nodes = forest.nodes_of(tree);
-        let (d, leaves, width) = (forest.dimensions, tree.leaves, 2 * self.half);
-        let (entry, leaf) = (2 * tree.leaf, tree.leaf);
-        let everything = 2 * leaves - 1;
-        let boxes = &mut self.boxes[entry * width..(entry + 2 * leaves) * width];
-        let parents = &mut self.parents[entry..entry + 2 * leaves];
-        let ranges = &mut self.ranges[entry..entry + 2 * leaves];
-        boxes[everything * width..].fill(f32::MAX);
-        ranges[everything] = 1.0;
+        let (leaf, leaves, width) = (tree.leaf, tree.leaves, 2 * forest.half);
+        let everything = leaves - 1;
+        let parents = &mut self.parents[leaf..leaf + leaves];
+        let ranges = &mut self.ranges[leaf..leaf + leaves];
+        parents[0] = everything as u32;
         parents[everything] = everything as u32;
-        let entry_of = |node: Node| if node.is_leaf() { node.rank() } else { leaves + node.rank() };
+        ranges[everything] = 1.0;
+        // Depths of the internal nodes by rank. Nodes but the root come in pairs, a parent's two.
         let depths = &mut scratch.depths;
         depths.clear();
-        depths.resize(nodes.len(), 0);
-        parents[entry_of(nodes[0])] = everything as u32;
-        for (at, &node) in nodes.iter().enumerate() {
-            let mine = entry_of(node);
-            let (minus, plus) = boxes[mine * width..(mine + 1) * width].split_at_mut(self.half);
-            let (min, max) = if node.is_leaf() {
-                let point = forest.point_of(tree, node.rank());
-                (point, point)
-            } else {
-                let bounds = forest.box_of(tree, node.rank());
-                ranges[mine] = range_sum(bounds) as f32;
-                let (left, right) = children(node);
-                for child in [left, right] {
-                    depths[child] = depths[at] + 1;
-                    parents[entry_of(nodes[child])] = mine as u32;
-                }
-                bounds.split_at(d)
-            };
-            minus.iter_mut().zip(min).for_each(|(minus, min)| *minus = -min);
-            plus[..d].copy_from_slice(max);
+        depths.resize(leaves, 0);
+        for (parent, pair) in nodes[1..].as_chunks::<2>().0.iter().enumerate() {
+            ranges[parent] = range_sum(forest.box_of(tree, parent)) as f32;
+            for node in pair.iter().filter(|node| !node.is_leaf()) {
+                depths[node.rank()] = depths[parent] + 1;
+                parents[node.rank()] = parent as u32;
+            }
         }
         let mut deepest = 0;
-        for (node, &depth) in nodes.iter().zip(&*depths).filter(|(node, _)| node.is_leaf()) {
+        // Leaves by rank: they are numbered in the order of the nodes.
+        for (at, node) in nodes.iter().enumerate().filter(|(_, node)| node.is_leaf()) {
+            let (mut up, depth) = match at.checked_sub(1) {
+                Some(before) => (before / 2, depths[before / 2] + 1),
+                None => (everything, 0),
+            };
             let mass = forest.leaf_mass[leaf + node.rank()];
             let mut path = Path {
-                boxes: [0; LANES],
-                ranges: [0.0; LANES],
-                seen: seen(forest.leaf_rule, depth as usize, mass, tree.mass) as f32,
                 unseen_from: depth,
+                boxes: [0; LANES - 1],
+                seen: seen(forest.leaf_rule, depth as usize, mass, tree.mass) as f32,
+                ranges: [0.0; LANES - 1],
             };
-            let mut at = node.rank();
             for (offset, range) in path.boxes.iter_mut().zip(&mut path.ranges) {
-                (*offset, *range) = ((at * width) as u32, ranges[at]);
-                at = parents[at] as usize;
+                (*offset, *range) = ((up * width) as u32, ranges[up]);
+                up = parents[up] as usize;
             }
             self.paths.push(path);
             deepest = deepest.max(depth);
         }
         let block = self.blocks.len();
-        let steps = self.push_blocks(nodes, scratch);
+        let steps = self.push_blocks(nodes, forest.half, scratch);
         let factor = normaliser(tree.mass) as f32;
-        self.trees.push(KernelTree { block, steps, entry, leaf, leaves, factor });
+        self.trees.push(KernelTree { block, steps, leaf, leaves, factor });
         deepest
     }
 
     /// Cuts a tree into blocks, breadth first, and returns the most blocks on a way to a leaf. A tree
     /// of one leaf has one block that always leads to it.
     #[expect(clippy::cast_possible_truncation, reason = "ranks and blocks are below 2^18")]
-    fn push_blocks(&mut self, nodes: &[Node], scratch: &mut Scratch) -> usize {
-        let below = &mut scratch.leaves_below;
+    fn push_blocks(&mut self, nodes: &[Node], half: usize, scratch: &mut Scratch) -> usize {
+        let below = &mut scratch.below;
         below.clear();
-        below.resize(nodes.len(), 1);
+        below.resize(nodes.len(), Below { leaves: 1, work: 0 });
         for at in (0..nodes.len()).rev().filter(|&at| !nodes[at].is_leaf()) {
             let (left, right) = children(nodes[at]);
-            below[at] = below[left] + below[right];
+            let leaves = below[left].leaves + below[right].leaves;
+            below[at] = Below { leaves, work: leaves * (leaves.ilog2() + 1) };
         }
         // Root of each block and its step, in the order of the blocks.
         let roots = &mut scratch.roots;
@@ -252,7 +231,7 @@ impl Kernel {
             for (place, &at) in shape.places.iter().enumerate() {
                 if !nodes[at].is_leaf() {
                     block.cuts[place] = nodes[at].cut;
-                    block.coordinates[place] = (self.half + nodes[at].dimension()) as u32;
+                    block.coordinates[place] = (half + nodes[at].dimension()) as u32;
                 }
             }
             for (child, &at) in block.children.iter_mut().zip(&shape.exits) {
@@ -268,25 +247,27 @@ impl Kernel {
         steps
     }
 
-    /// Scores a batch: `points` yields one row of coordinates for each of `scores`.
+    /// Scores a batch with the forest that the kernel was made from: `points` yields one row of
+    /// coordinates for each of `scores`.
     pub(crate) fn score<'a>(
         &self,
+        forest: &Forest,
         mut points: impl Iterator<Item = ndarray::ArrayView1<'a, f32>>,
         scores: &mut [f32],
     ) {
-        let width = 2 * self.half;
+        let width = 2 * forest.half;
         let mut rows = vec![0.0; width * scores.len().min(CHUNK)];
         for scores in scores.chunks_mut(CHUNK) {
             let rows = &mut rows[..width * scores.len()];
             for (row, point) in rows.chunks_exact_mut(width).zip(points.by_ref()) {
-                let (minus, plus) = row.split_at_mut(self.half);
+                let (minus, plus) = row.split_at_mut(forest.half);
                 for ((minus, plus), &x) in minus.iter_mut().zip(plus).zip(point) {
                     *plus = x.clamp(-MAX_COORDINATE, MAX_COORDINATE);
                     *minus = -*plus;
                 }
             }
             scores.fill(0.0);
-            self.add_scores(rows, scores);
+            self.add_scores(forest, rows, scores);
             #[expect(clippy::cast_precision_loss, reason = "at most 10,000 trees")]
             let share = 1.0 / self.trees.len().max(1) as f32;
             scores.iter_mut().for_each(|score| *score *= share);
@@ -294,19 +275,25 @@ impl Kernel {
     }
 
     /// Adds what each tree says of each row.
-    fn add_scores(&self, rows: &[f32], sums: &mut [f32]) {
+    fn add_scores(&self, forest: &Forest, rows: &[f32], sums: &mut [f32]) {
         #[cfg(target_arch = "x86_64")]
         if simd::is_available() {
-            return simd::add_scores(self, rows, sums);
+            return simd::add_scores(self, forest, rows, sums);
         }
         for tree in &self.trees {
-            self.add_scores_plainly(tree, rows, sums);
+            self.add_scores_plainly(forest, tree, rows, sums);
         }
     }
 
     /// What one tree adds, without instructions that not every machine has.
-    fn add_scores_plainly(&self, tree: &KernelTree, rows: &[f32], sums: &mut [f32]) {
-        for (row, sum) in rows.chunks_exact(2 * self.half).zip(sums) {
+    fn add_scores_plainly(
+        &self,
+        forest: &Forest,
+        tree: &KernelTree,
+        rows: &[f32],
+        sums: &mut [f32],
+    ) {
+        for (row, sum) in rows.chunks_exact(2 * forest.half).zip(sums) {
             let mut at = 0;
             while at & LEAF_BIT == 0 {
                 let block = &self.blocks[tree.block + at as usize / size_of::<Block>()];
@@ -318,23 +305,32 @@ impl Kernel {
                 }
                 at = block.children[usize::from(EXITS[(bits ^ block.flips) as usize])];
             }
-            *sum += tree.factor * self.climb_plainly(tree, (at & !LEAF_BIT) as usize, row);
+            let leaf = tree.leaf + (at & !LEAF_BIT) as usize;
+            *sum += tree.factor * self.climb_plainly(forest, tree, leaf, row);
         }
     }
 
-    fn climb_plainly(&self, tree: &KernelTree, leaf: usize, row: &[f32]) -> f32 {
-        let path = &self.paths[tree.leaf + leaf];
-        let mut s = path.seen;
-        let mut at = leaf;
-        for unseen in &self.unseen[path.unseen_from as usize..] {
-            let bounds = &self.boxes[(tree.entry + at) * row.len()..][..row.len()];
+    fn climb_plainly(&self, forest: &Forest, tree: &KernelTree, leaf: usize, row: &[f32]) -> f32 {
+        let (half, width) = (forest.half, 2 * forest.half);
+        let path = &self.paths[leaf];
+        let point = &forest.points[leaf * half..][..half];
+        // NaN is apart from nothing.
+        let apart = |(&x, &y): (&f32, &f32)| (x - y).abs() > 0.0;
+        if !row[half..].iter().zip(point).any(apart) {
+            return path.seen;
+        }
+        let mut unseen = self.unseen[path.unseen_from as usize..].iter();
+        let mut s = unseen.next().copied().unwrap_or(0.0);
+        let mut at = path.boxes[0] as usize / width;
+        for unseen in unseen {
+            let bounds = &forest.boxes[(tree.leaf + at) * width..][..width];
             let gap = |(&x, &bound): (&f32, &f32)| if x > bound { x - bound } else { 0.0 };
             let out: f32 = row.iter().zip(bounds).map(gap).sum();
             if out == 0.0 {
                 break;
             }
-            s += out / (out + self.ranges[tree.entry + at]) * (unseen - s);
-            at = self.parents[tree.entry + at] as usize;
+            s += out / (out + self.ranges[tree.leaf + at]) * (unseen - s);
+            at = self.parents[tree.leaf + at] as usize;
         }
         s
     }
@@ -343,7 +339,6 @@ impl Kernel {
     pub(crate) fn memory_bytes(&self) -> usize {
         size_of_val(&self.trees[..])
             + size_of_val(&self.blocks[..])
-            + size_of_val(&self.boxes[..])
             + size_of_val(&self.parents[..])
             + size_of_val(&self.ranges[..])
             + size_of_val(&self.paths[..])
@@ -355,8 +350,16 @@ impl Kernel {
 #[derive(Default)]
 struct Scratch {
     depths: Vec<u32>,
-    leaves_below: Vec<u32>,
+    below: Vec<Below>,
     roots: Vec<(usize, usize)>,
+}
+
+/// What lies below a node.
+#[derive(Clone)]
+struct Below {
+    leaves: u32,
+    /// The leaves times the levels that they would take in a balanced tree; 0 for a leaf.
+    work: u32,
 }
 
 /// Left and right child of an internal node.
@@ -372,17 +375,10 @@ struct Shape {
 }
 
 impl Shape {
-    /// The shape after which less is left to do: leaves behind a way out times the levels that they
-    /// would take in a balanced tree.
-    fn best(nodes: &[Node], leaves_below: &[u32], root: usize) -> Self {
-        let left = |shape: &Self| -> f64 {
-            let work = |&exit: &usize| {
-                let leaves = leaves_below[exit];
-                f64::from(leaves * (leaves.ilog2() + 1))
-            };
-            shape.exits.iter().filter(|&&exit| !nodes[exit].is_leaf()).map(work).sum()
-        };
-        let (levels, chain) = (Self::levels(nodes, root), Self::chain(nodes, leaves_below, root));
+    /// The shape whose ways out have less work behind them.
+    fn best(nodes: &[Node], below: &[Below], root: usize) -> Self {
+        let left = |shape: &Self| -> u32 { shape.exits.iter().map(|&exit| below[exit].work).sum() };
+        let (levels, chain) = (Self::levels(nodes, root), Self::chain(nodes, below, root));
         if left(&chain) < left(&levels) { chain } else { levels }
     }
 
@@ -401,7 +397,7 @@ impl Shape {
     }
 
     /// Seven nodes down the side with more leaves: way out i leaves it at node i.
-    fn chain(nodes: &[Node], leaves_below: &[u32], root: usize) -> Self {
+    fn chain(nodes: &[Node], below: &[Below], root: usize) -> Self {
         let mut shape = Self { places: [root; 7], exits: [root; 8], flips: CHAIN };
         let mut at = root;
         for place in 0..7 {
@@ -411,7 +407,7 @@ impl Shape {
                 continue;
             }
             let (left, right) = children(nodes[at]);
-            let heavy_right = leaves_below[right] > leaves_below[left];
+            let heavy_right = below[right].leaves > below[left].leaves;
             shape.flips |= u32::from(heavy_right) << place;
             (shape.exits[place], at) = if heavy_right { (left, right) } else { (right, left) };
         }
@@ -468,18 +464,17 @@ mod tests {
                 queries.push(vec![0.0; dimensions]);
                 let views = || queries.iter().map(|row| ndarray::ArrayView1::from(&row[..]));
                 let mut fast = vec![f32::NAN; queries.len()];
-                kernel.score(views(), &mut fast);
+                kernel.score(&forest, views(), &mut fast);
                 for (at, row) in queries.iter().enumerate() {
                     let want = forest.score(row).expect("its dimensions");
-                    let mut wide = vec![0.0; 2 * kernel.half];
+                    let mut wide = vec![0.0; 2 * forest.half];
                     for (i, &x) in row.iter().enumerate() {
-                        (wide[i], wide[kernel.half + i]) = (-x, x);
+                        (wide[i], wide[forest.half + i]) = (-x, x);
                     }
                     let mut plain = [0.0];
-                    kernel
-                        .trees
-                        .iter()
-                        .for_each(|tree| kernel.add_scores_plainly(tree, &wide, &mut plain));
+                    kernel.trees.iter().for_each(|tree| {
+                        kernel.add_scores_plainly(&forest, tree, &wide, &mut plain)
+                    });
                     for (path, got) in [("fast", fast[at]), ("plain twin", plain[0] / 7.0)] {
                         assert!(
                             (f64::from(got) - want).abs() < 2e-6 * want.max(1.0),
@@ -502,11 +497,11 @@ mod tests {
             };
             let mut one_by_one = vec![0.0; queries.len()];
             for (score, row) in one_by_one.chunks_mut(1).zip(views(queries.len())) {
-                kernel.score(std::iter::once(row), score);
+                kernel.score(&forest, std::iter::once(row), score);
             }
             for count in [0, 1, 7, 8, 9, 511, 512, 519, CHUNK - 1, CHUNK, CHUNK + 1, CHUNK + 21] {
                 let mut scores = vec![0.0; count];
-                kernel.score(views(count), &mut scores);
+                kernel.score(&forest, views(count), &mut scores);
                 for (at, (got, want)) in scores.iter().zip(&one_by_one).enumerate() {
                     assert_eq!(got, want, "{dimensions} dimensions, {at} of {count}; want: alone");
                 }
@@ -520,7 +515,11 @@ mod tests {
         let kernel = Kernel::new(&forest).expect("small");
         let mut scores = [0.0; 4];
         let points = [[f32::NAN, 0.0], [f32::INFINITY, f32::MIN], [f32::NAN; 2], [f32::MAX; 2]];
-        kernel.score(points.iter().map(|row| ndarray::ArrayView1::from(&row[..])), &mut scores);
+        kernel.score(
+            &forest,
+            points.iter().map(|row| ndarray::ArrayView1::from(&row[..])),
+            &mut scores,
+        );
         assert!(scores.iter().all(|score| score.is_finite() && *score >= 0.0), "{scores:?}");
     }
 
@@ -531,7 +530,7 @@ mod tests {
         let kernel = Kernel::new(&forest).expect("small");
         for point in [[1e-45, 1e-45], [0.0, -1e-45], [0.0, 0.0]] {
             let mut got = [0.0];
-            kernel.score(std::iter::once(ndarray::ArrayView1::from(&point)), &mut got);
+            kernel.score(&forest, std::iter::once(ndarray::ArrayView1::from(&point)), &mut got);
             let want = forest.score(&point).expect("its dimensions");
             assert!((f64::from(got[0]) - want).abs() < 1e-6, "{point:?}: {got:?}, want {want}");
         }

@@ -89,10 +89,10 @@ impl Forest {
             return Ok(());
         };
         match scores.as_slice_mut() {
-            Some(scores) => kernel.score(points.rows().into_iter(), scores),
+            Some(scores) => kernel.score(self, points.rows().into_iter(), scores),
             None => {
                 let mut gathered = vec![0.0; points.nrows()];
-                kernel.score(points.rows().into_iter(), &mut gathered);
+                kernel.score(self, points.rows().into_iter(), &mut gathered);
                 scores.iter_mut().zip(gathered).for_each(|(score, one)| *score = one);
             }
         }

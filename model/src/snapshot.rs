@@ -36,9 +36,7 @@ use sha2::{Digest, Sha256};
 
 use crate::calibration::Calibration;
 use crate::features::{FeatureError, Features, Fitted};
-use crate::forest::{
-    Forest, ParamError, Params, StructureError, TreeSource, TreeSpan, ValidParams,
-};
+use crate::forest::{Forest, ParamError, Params, StructureError, TreeSource, ValidParams};
 use crate::spec::{Spec, SpecError, ValidSpec};
 
 const MAGIC: [u8; 8] = *b"SAWLOGRF";
@@ -319,7 +317,7 @@ impl Model {
         pad(&mut out);
         cuts().for_each(|node| out.extend_from_slice(&node.cut.to_le_bytes()));
         forest.leaf_mass.iter().for_each(|mass| out.extend_from_slice(&mass.to_le_bytes()));
-        forest.leaf_points.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes()));
+        forest.points().flatten().for_each(|x| out.extend_from_slice(&x.to_le_bytes()));
         let len = (out.len() + CHECKSUM) as u64;
         out[16..PREFIX].copy_from_slice(&len.to_le_bytes());
         let checksum = Sha256::digest(&out);
@@ -454,29 +452,60 @@ fn decode_forest(
 
     let mut forest = Forest::empty(d, params.leaf_rule);
     forest.reserve(params.trees as usize, leaves as usize);
-    let mut next = TreeSpan { node: 0, internal: 0, leaf: 0, leaves: 0, mass: 0 };
+    let (mut shape, mut dimensions, mut cuts, mut masses, mut points) =
+        (shape, dimensions, cuts, masses, points);
     for tree in 0..params.trees as usize {
         let leaves = leaves_of(tree) as usize;
-        let bits = &shape[next.node..];
-        let source = TreeSource {
-            leaves,
-            is_internal: &|node| bits[node / 8] >> (node % 8) & 1 == 1,
-            cut: &|rank| {
-                let at = next.internal + rank;
-                let dimension = u16::from_le_bytes([dimensions[2 * at], dimensions[2 * at + 1]]);
-                (usize::from(dimension), f32_at(cuts, 4 * at))
-            },
-            mass: &|rank| u32_at(masses, 4 * (next.leaf + rank)),
-            coordinate: &|at| f32_at(points, 4 * (next.leaf * d + at)),
+        let source = TreeSections {
+            shape: split_off(&mut shape, (2 * leaves - 1).div_ceil(8)),
+            dimensions: split_off(&mut dimensions, 2 * (leaves - 1)),
+            cuts: split_off(&mut cuts, 4 * (leaves - 1)),
+            masses: split_off(&mut masses, 4 * leaves),
+            points: split_off(&mut points, 4 * leaves * d),
         };
         let structure =
             |source| SnapshotError::Structure { section: "shape", offset: shape_at, source };
         forest.push_tree(&source).map_err(structure)?;
-        next.node += (2 * leaves - 1).div_ceil(8);
-        next.internal += leaves - 1;
-        next.leaf += leaves;
     }
     Ok(forest)
+}
+
+/// The first `len` bytes of what is left.
+fn split_off<'a>(bytes: &mut &'a [u8], len: usize) -> &'a [u8] {
+    let (first, rest) = bytes.split_at(len);
+    *bytes = rest;
+    first
+}
+
+/// One tree's part of each section.
+struct TreeSections<'a> {
+    shape: &'a [u8],
+    dimensions: &'a [u8],
+    cuts: &'a [u8],
+    masses: &'a [u8],
+    points: &'a [u8],
+}
+
+impl TreeSource for TreeSections<'_> {
+    fn leaves(&self) -> usize {
+        self.masses.len() / 4
+    }
+    fn is_internal(&self, node: usize) -> bool {
+        self.shape[node / 8] >> (node % 8) & 1 == 1
+    }
+    fn cut(&self, rank: usize) -> (usize, f32) {
+        let dimension = [self.dimensions[2 * rank], self.dimensions[2 * rank + 1]];
+        (usize::from(u16::from_le_bytes(dimension)), f32_at(self.cuts, 4 * rank))
+    }
+    fn mass(&self, rank: usize) -> u32 {
+        u32_at(self.masses, 4 * rank)
+    }
+    fn read_point(&self, rank: usize, point: &mut [f32]) {
+        let bytes = &self.points[4 * rank * point.len()..][..4 * point.len()];
+        for (x, bytes) in point.iter_mut().zip(bytes.as_chunks().0) {
+            *x = f32::from_le_bytes(*bytes);
+        }
+    }
 }
 
 /// bincode as the header uses it, with a limit on the bytes that decoding may claim.

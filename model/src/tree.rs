@@ -12,6 +12,7 @@ use rand_core::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use crate::bounds;
+use crate::forest::TreeSource;
 
 /// One node in 8 bytes: the cut and where the children are, or a leaf and which.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -136,6 +137,24 @@ pub(crate) struct TreeParts {
     pub points: Vec<f32>,
 }
 
+impl TreeSource for TreeParts {
+    fn leaves(&self) -> usize {
+        self.mass.len()
+    }
+    fn is_internal(&self, node: usize) -> bool {
+        self.is_internal[node]
+    }
+    fn cut(&self, rank: usize) -> (usize, f32) {
+        self.cuts[rank]
+    }
+    fn mass(&self, rank: usize) -> u32 {
+        self.mass[rank]
+    }
+    fn read_point(&self, rank: usize, point: &mut [f32]) {
+        point.copy_from_slice(&self.points[rank * point.len()..][..point.len()]);
+    }
+}
+
 /// Builds a tree over distinct points by recursive cuts.
 pub(crate) fn build(sample: &DistinctPoints, seed: u64) -> TreeParts {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
@@ -164,14 +183,9 @@ pub(crate) fn build(sample: &DistinctPoints, seed: u64) -> TreeParts {
 }
 
 fn box_of(sample: &DistinctPoints, members: &[usize], bounds: &mut [f32]) {
-    let d = sample.dimensions;
     bounds::set_to_point(bounds, sample.row(members[0]));
-    let (min, max) = bounds.split_at_mut(d);
     for &member in &members[1..] {
-        for ((min, max), &x) in min.iter_mut().zip(max.iter_mut()).zip(sample.row(member)) {
-            *min = min.min(x);
-            *max = max.max(x);
-        }
+        bounds::merge_point(bounds, sample.row(member));
     }
 }
 
@@ -201,11 +215,11 @@ pub(crate) fn uniform(rng: &mut Xoshiro256PlusPlus) -> f64 {
 /// break is cut at min + break, or just below max where rounding reaches it, so that both children
 /// hold a point.
 fn random_cut(bounds: &[f32], rng: &mut Xoshiro256PlusPlus) -> (usize, f32) {
-    let (min, max) = bounds.split_at(bounds.len() / 2);
+    let (minus, max) = bounds.split_at(bounds.len() / 2);
     let mut remaining = uniform(rng) * bounds::range_sum(bounds);
     let mut last = 0;
-    for dimension in 0..min.len() {
-        let gap = f64::from(max[dimension] - min[dimension]);
+    for dimension in 0..max.len() {
+        let gap = f64::from(max[dimension] + minus[dimension]);
         if gap > 0.0 {
             last = dimension;
             if remaining <= gap {
@@ -215,9 +229,9 @@ fn random_cut(bounds: &[f32], rng: &mut Xoshiro256PlusPlus) -> (usize, f32) {
         remaining -= gap;
     }
     // The sum of the gaps can round below the break by a last bit: then the last side is cut.
-    let gap = f64::from(max[last] - min[last]);
+    let gap = f64::from(max[last] + minus[last]);
     #[expect(clippy::cast_possible_truncation, reason = "cuts are f32, as the points are")]
-    let cut = (f64::from(min[last]) + remaining.clamp(0.0, gap)) as f32;
+    let cut = (f64::from(-minus[last]) + remaining.clamp(0.0, gap)) as f32;
     (last, if cut >= max[last] { max[last].next_down() } else { cut })
 }
 
@@ -241,7 +255,7 @@ mod tests {
     #[test]
     fn a_cut_picks_dimensions_by_length_and_values_uniformly() {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(7);
-        let bounds = [0.0, 10.0, 5.0, 3.0, 10.0, 6.0]; // sides 3, 0 and 1
+        let bounds = [0.0, -10.0, -5.0, 3.0, 10.0, 6.0]; // sides 3, 0 and 1
         let (mut first, mut below_middle) = (0, 0);
         let draws = 40_000;
         for _ in 0..draws {
@@ -273,7 +287,7 @@ mod tests {
         let low = 1.0_f32;
         let high = low.next_up();
         for _ in 0..100 {
-            assert_eq!(random_cut(&[low, high], &mut rng), (0, low));
+            assert_eq!(random_cut(&[-low, high], &mut rng), (0, low));
         }
     }
 

@@ -9,6 +9,7 @@ use std::arch::x86_64::*;
 use std::hint::select_unpredictable;
 
 use super::{Block, EXITS, Kernel, KernelTree, LANES, LEAF_BIT, Path};
+use crate::forest::Forest;
 
 /// True if this machine has what the rest needs.
 pub(super) fn is_available() -> bool {
@@ -16,23 +17,23 @@ pub(super) fn is_available() -> bool {
 }
 
 /// Adds what each tree says of each row. Only where [`is_available`].
-pub(super) fn add_scores(kernel: &Kernel, rows: &[f32], sums: &mut [f32]) {
+pub(super) fn add_scores(kernel: &Kernel, forest: &Forest, rows: &[f32], sums: &mut [f32]) {
     assert!(is_available());
-    assert_eq!(rows.len(), sums.len() * 2 * kernel.half);
+    assert_eq!(rows.len(), sums.len() * 2 * forest.half);
     // SAFETY: the features are there; the rows are as many as the sums, each as wide as the boxes;
     // and `V`, where it is given, is their number of vectors.
     unsafe {
-        match kernel.half {
-            4 => match kernel.dimensions {
-                1 => add_all::<1, 1>(kernel, rows, sums),
-                2 => add_all::<1, 2>(kernel, rows, sums),
-                3 => add_all::<1, 3>(kernel, rows, sums),
-                _ => add_all::<1, 4>(kernel, rows, sums),
+        match forest.half {
+            4 => match forest.dimensions {
+                1 => add_all::<1, 1>(kernel, forest, rows, sums),
+                2 => add_all::<1, 2>(kernel, forest, rows, sums),
+                3 => add_all::<1, 3>(kernel, forest, rows, sums),
+                _ => add_all::<1, 4>(kernel, forest, rows, sums),
             },
-            8 => add_all::<2, 0>(kernel, rows, sums),
-            16 => add_all::<4, 0>(kernel, rows, sums),
-            32 => add_all::<8, 0>(kernel, rows, sums),
-            _ => add_all::<0, 0>(kernel, rows, sums),
+            8 => add_all::<2, 0>(kernel, forest, rows, sums),
+            16 => add_all::<4, 0>(kernel, forest, rows, sums),
+            32 => add_all::<8, 0>(kernel, forest, rows, sums),
+            _ => add_all::<0, 0>(kernel, forest, rows, sums),
         }
     }
 }
@@ -43,8 +44,13 @@ pub(super) fn add_scores(kernel: &Kernel, rows: &[f32], sums: &mut [f32]) {
 /// # Safety
 /// AVX2 and FMA; `rows` has `2 * half` floats for each of `sums`.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn add_all<const V: usize, const D: usize>(kernel: &Kernel, rows: &[f32], sums: &mut [f32]) {
-    let width = if V == 0 { 2 * kernel.half } else { 8 * V };
+unsafe fn add_all<const V: usize, const D: usize>(
+    kernel: &Kernel,
+    forest: &Forest,
+    rows: &[f32],
+    sums: &mut [f32],
+) {
+    let width = if V == 0 { 2 * forest.half } else { 8 * V };
     let whole = sums.len() / LANES * LANES;
     let (sums, rest) = sums.split_at_mut(whole);
     let (rows, rest_rows) = rows.split_at(whole * width);
@@ -56,7 +62,8 @@ unsafe fn add_all<const V: usize, const D: usize>(kernel: &Kernel, rows: &[f32],
             let lanes = |points| Points {
                 tree,
                 blocks: kernel.blocks.as_ptr().add(tree.block),
-                boxes: kernel.boxes.as_ptr().add(tree.entry * width),
+                boxes: forest.boxes.as_ptr().add(tree.leaf * width),
+                leaf_points: forest.points.as_ptr().add(tree.leaf * width / 2),
                 rows: rows.as_ptr(),
                 points,
             };
@@ -76,7 +83,7 @@ unsafe fn add_all<const V: usize, const D: usize>(kernel: &Kernel, rows: &[f32],
                     for points in of_leaf.chunks(LANES) {
                         let each = std::array::from_fn(|i| points.get(i).unwrap_or(&points[0]));
                         let rows = each.map(|&point| rows.as_ptr().add(point as usize * width));
-                        let scores = climb_together::<D>(kernel, tree, leaf, rows);
+                        let scores = climb_together::<D>(kernel, forest, tree, leaf, rows);
                         add(sums, points, tree.factor, scores);
                     }
                 }
@@ -98,7 +105,8 @@ unsafe fn add_all<const V: usize, const D: usize>(kernel: &Kernel, rows: &[f32],
                 let lanes = Trees {
                     trees: each,
                     blocks: each.map(|tree| kernel.blocks.as_ptr().add(tree.block)),
-                    boxes: each.map(|tree| kernel.boxes.as_ptr().add(tree.entry * width)),
+                    boxes: each.map(|tree| forest.boxes.as_ptr().add(tree.leaf * width)),
+                    leaf_points: each.map(|tree| forest.points.as_ptr().add(tree.leaf * width / 2)),
                     row,
                 };
                 let steps = trees.iter().map(|tree| tree.steps).max().unwrap_or(0);
@@ -181,6 +189,21 @@ impl Order {
     }
 }
 
+/// The box of a point of four floats.
+///
+/// # Safety
+/// AVX2; four floats.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn box_of_four(point: *const f32) -> __m256 {
+    // SAFETY: the caller's promise.
+    let point = unsafe { _mm_loadu_ps(point) };
+    _mm256_xor_ps(
+        _mm256_set_m128(point, point),
+        _mm256_set_ps(0.0, 0.0, 0.0, 0.0, -0.0, -0.0, -0.0, -0.0),
+    )
+}
+
 /// What a tree with at most four dimensions says of eight points that fell on the same leaf, before
 /// its factor: a vector holds a coordinate of each.
 ///
@@ -190,23 +213,25 @@ impl Order {
 #[target_feature(enable = "avx2,fma")]
 unsafe fn climb_together<const D: usize>(
     kernel: &Kernel,
+    forest: &Forest,
     tree: &KernelTree,
     leaf: usize,
     rows: [*const f32; LANES],
 ) -> __m256 {
-    // SAFETY: there is a path for each leaf; entries and parents are below the tree's number of them,
-    // and above the root the last holds everything, one value of `unseen` behind the root's.
+    // SAFETY: there is a path and a point for each leaf; ranks and parents are below the tree's number
+    // of boxes, and above the root the last holds everything, one value of `unseen` behind the root's.
     unsafe {
         let columns = transpose(rows.map(|row| _mm256_loadu_ps(row)));
         let path = kernel.paths.get_unchecked(tree.leaf + leaf);
-        let parents = kernel.parents.as_ptr().add(tree.entry);
-        let ranges = kernel.ranges.as_ptr().add(tree.entry);
-        let boxes = kernel.boxes.as_ptr().add(tree.entry * 8);
+        let parents = kernel.parents.as_ptr().add(tree.leaf);
+        let ranges = kernel.ranges.as_ptr().add(tree.leaf);
+        let boxes = forest.boxes.as_ptr().add(tree.leaf * 8);
         let mut unseen = kernel.unseen.as_ptr().add(path.unseen_from as usize);
         let mut scores = _mm256_set1_ps(path.seen);
-        let mut entry = leaf;
+        let leaf_box = as_array(box_of_four(forest.points.as_ptr().add((tree.leaf + leaf) * 4)));
+        let (mut bounds, mut range) = (leaf_box.as_ptr(), 0.0);
+        let mut rank = path.boxes[0] as usize / 8;
         loop {
-            let bounds = boxes.add(entry * 8);
             let gap = |i: usize| {
                 let bound = _mm256_broadcast_ss(&*bounds.add(i));
                 _mm256_max_ps(_mm256_sub_ps(columns[i], bound), _mm256_setzero_ps())
@@ -226,10 +251,11 @@ unsafe fn climb_together<const D: usize>(
             if _mm256_movemask_ps(has_gap) == 0 {
                 return scores;
             }
-            let range = _mm256_broadcast_ss(&*ranges.add(entry));
-            let (said, kept) = separation(out, range, _mm256_broadcast_ss(&*unseen));
+            let (said, kept) =
+                separation(out, _mm256_set1_ps(range), _mm256_broadcast_ss(&*unseen));
             scores = _mm256_fmadd_ps(kept, scores, said);
-            entry = *parents.add(entry) as usize;
+            (bounds, range) = (boxes.add(rank * 8), *ranges.add(rank));
+            rank = *parents.add(rank) as usize;
             unseen = unseen.add(1);
         }
     }
@@ -243,6 +269,8 @@ trait Lanes {
     fn blocks(&self, lane: usize) -> *const Block;
     /// The tree's first box.
     fn boxes(&self, lane: usize) -> *const f32;
+    /// The point of the tree's first leaf.
+    fn leaf_points(&self, lane: usize) -> *const f32;
     /// The lane's point, a row of `width` floats.
     fn row(&self, lane: usize, width: usize) -> *const f32;
 }
@@ -252,6 +280,7 @@ struct Points<'k> {
     tree: &'k KernelTree,
     blocks: *const Block,
     boxes: *const f32,
+    leaf_points: *const f32,
     rows: *const f32,
     points: [u32; LANES],
 }
@@ -270,6 +299,10 @@ impl Lanes for Points<'_> {
         self.boxes
     }
     #[inline(always)]
+    fn leaf_points(&self, _: usize) -> *const f32 {
+        self.leaf_points
+    }
+    #[inline(always)]
     fn row(&self, lane: usize, width: usize) -> *const f32 {
         self.rows.wrapping_add(self.points[lane] as usize * width)
     }
@@ -280,6 +313,7 @@ struct Trees<'k> {
     trees: [&'k KernelTree; LANES],
     blocks: [*const Block; LANES],
     boxes: [*const f32; LANES],
+    leaf_points: [*const f32; LANES],
     row: *const f32,
 }
 
@@ -295,6 +329,10 @@ impl Lanes for Trees<'_> {
     #[inline(always)]
     fn boxes(&self, lane: usize) -> *const f32 {
         self.boxes[lane]
+    }
+    #[inline(always)]
+    fn leaf_points(&self, lane: usize) -> *const f32 {
+        self.leaf_points[lane]
     }
     #[inline(always)]
     fn row(&self, _: usize, _: usize) -> *const f32 {
@@ -385,10 +423,15 @@ unsafe fn climb<const V: usize>(
     unsafe {
         for (lane, &leaf) in leaves.iter().enumerate() {
             let path = kernel.paths.get_unchecked(lanes.tree(lane).leaf + leaf as usize);
-            let ranges = _mm256_loadu_ps(path.ranges.as_ptr());
+            // Half a path each: the first of the offsets and ranges are the leaf's, and something else.
+            let [offsets, ranges] = *(&raw const *path).cast::<[[u32; LANES]; 2]>();
+            let ranges = _mm256_castsi256_ps(_mm256_loadu_si256(ranges.as_ptr().cast()));
+            let ranges = _mm256_blend_ps::<1>(ranges, _mm256_setzero_ps());
             let unseen = kernel.unseen.as_ptr().add(path.unseen_from as usize);
             let (boxes, row) = (lanes.boxes(lane), lanes.row(lane, width));
-            (said[lane], kept[lane]) = levels::<V>(boxes, &path.boxes, ranges, unseen, row, width);
+            let leaf = lanes.leaf_points(lane).add(leaf as usize * width / 2);
+            (said[lane], kept[lane]) =
+                levels::<V, true>(boxes, &offsets, leaf, ranges, unseen, row, width);
             seen[lane] = path.seen;
         }
         // From a vector a point to a vector a level: then the levels follow one another for all
@@ -408,6 +451,7 @@ unsafe fn climb<const V: usize>(
                 one_by_one[at] = climb_on::<V>(
                     kernel,
                     lanes.tree(at),
+                    lanes.boxes(at),
                     leaves[at],
                     lanes.row(at, width),
                     width,
@@ -429,32 +473,31 @@ unsafe fn climb<const V: usize>(
 unsafe fn climb_on<const V: usize>(
     kernel: &Kernel,
     tree: &KernelTree,
+    first: *const f32,
     leaf: u32,
     row: *const f32,
     width: usize,
     mut score: f32,
 ) -> f32 {
-    // SAFETY: there is a path for each leaf; entries and parents are below the tree's number of
-    // them. `unseen` ends with two vectors of zeros behind its last row, and a climb goes on only
+    // SAFETY: there is a path for each leaf; ranks and parents are below the tree's number of
+    // boxes. `unseen` ends with two vectors of zeros behind its last row, and a climb goes on only
     // from a box that doesn't hold the point, so at most one vector behind.
     unsafe {
-        let first = kernel.boxes.as_ptr().add(tree.entry * width);
-        let parents = kernel.parents.as_ptr().add(tree.entry);
-        let of_entry = kernel.ranges.as_ptr().add(tree.entry);
+        let parents = kernel.parents.as_ptr().add(tree.leaf);
+        let of_rank = kernel.ranges.as_ptr().add(tree.leaf);
         let path: &Path = kernel.paths.get_unchecked(tree.leaf + leaf as usize);
         let mut unseen = kernel.unseen.as_ptr().add(path.unseen_from as usize);
-        let mut entry = path.boxes[LANES - 1] as usize / width;
+        let mut rank = path.boxes[LANES - 2] as usize / width;
         loop {
-            let (mut entries, mut boxes) = ([0_u32; LANES], [0_u32; LANES]);
-            for (slot, offset) in entries.iter_mut().zip(&mut boxes) {
-                *slot = *parents.add(entry);
-                entry = *slot as usize;
-                *offset = *slot * width as u32;
+            let (mut ranges, mut boxes) = ([0.0_f32; LANES], [0_u32; LANES]);
+            for (range, offset) in ranges.iter_mut().zip(&mut boxes) {
+                rank = *parents.add(rank) as usize;
+                *range = *of_rank.add(rank);
+                *offset = (rank * width) as u32;
             }
-            let ranges =
-                _mm256_i32gather_ps::<4>(of_entry, _mm256_loadu_si256(entries.as_ptr().cast()));
+            let ranges = _mm256_loadu_ps(ranges.as_ptr());
             unseen = unseen.add(LANES);
-            let levels = levels::<V>(first, &boxes, ranges, unseen, row, width);
+            let levels = levels::<V, false>(first, &boxes, first, ranges, unseen, row, width);
             let (said, kept) = (as_array(levels.0), as_array(levels.1));
             for (said, kept) in said.iter().zip(&kept) {
                 score = kept.mul_add(score, *said);
@@ -468,31 +511,56 @@ unsafe fn climb_on<const V: usize>(
 }
 
 /// For each of eight boxes: p * unseen, and 1 - p, with p the probability that a cut separates the
-/// point from the box.
+/// point from the box. With `LEAF` the first is that of a leaf's point.
 ///
 /// # Safety
-/// AVX2; `boxes` are offsets from a tree's `first` box; `unseen` points to eight floats, `row` to
-/// `width`.
+/// AVX2; `boxes` are offsets from a tree's `first` box, but for the first of them with `LEAF`; `leaf`
+/// points to `width / 2` floats, `unseen` to eight, `row` to `width`.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn levels<const V: usize>(
+unsafe fn levels<const V: usize, const LEAF: bool>(
     first: *const f32,
     boxes: &[u32; LANES],
+    leaf: *const f32,
     ranges: __m256,
     unseen: *const f32,
     row: *const f32,
     width: usize,
 ) -> (__m256, __m256) {
-    let mut gaps = [_mm256_setzero_ps(); LANES];
+    let zero = _mm256_setzero_ps();
+    let mut gaps = [zero; LANES];
     // SAFETY: the caller's promises.
     let unseen = unsafe {
-        for vector in 0..if V == 0 { width / 8 } else { V } {
-            let x = _mm256_loadu_ps(row.add(8 * vector));
-            for (gap, &offset) in gaps.iter_mut().zip(boxes) {
-                let bound = _mm256_loadu_ps(first.add(offset as usize + 8 * vector));
-                // The maximum of NaN and 0 is its second operand.
-                let out = _mm256_max_ps(_mm256_sub_ps(x, bound), _mm256_setzero_ps());
-                *gap = if vector == 0 { out } else { _mm256_add_ps(*gap, out) };
+        // The maximum of NaN and 0 is its second operand.
+        if V == 1 {
+            let x = _mm256_loadu_ps(row);
+            for (i, gap) in gaps.iter_mut().enumerate() {
+                let bounds = if LEAF && i == 0 {
+                    box_of_four(leaf)
+                } else {
+                    _mm256_loadu_ps(first.add(boxes[i] as usize))
+                };
+                *gap = _mm256_max_ps(_mm256_sub_ps(x, bounds), zero);
+            }
+        } else {
+            let half = if V == 0 { width / 2 } else { 4 * V };
+            for at in (0..half).step_by(8) {
+                let (minus, plus) =
+                    (_mm256_loadu_ps(row.add(at)), _mm256_loadu_ps(row.add(half + at)));
+                for (i, gap) in gaps.iter_mut().enumerate() {
+                    let (below, above) = if LEAF && i == 0 {
+                        let point = _mm256_loadu_ps(leaf.add(at));
+                        (_mm256_sub_ps(point, plus), _mm256_sub_ps(plus, point))
+                    } else {
+                        let bounds = first.add(boxes[i] as usize + at);
+                        (
+                            _mm256_sub_ps(minus, _mm256_loadu_ps(bounds)),
+                            _mm256_sub_ps(plus, _mm256_loadu_ps(bounds.add(half))),
+                        )
+                    };
+                    let out = _mm256_max_ps(_mm256_max_ps(below, above), zero);
+                    *gap = if at == 0 { out } else { _mm256_add_ps(*gap, out) };
+                }
             }
         }
         _mm256_loadu_ps(unseen)
