@@ -41,37 +41,43 @@ impl Forest {
     /// [`DimensionError`] for another number of coordinates than [`Forest::dimensions`].
     pub fn attribution(&self, point: &[f32]) -> Result<Attribution, DimensionError> {
         self.check_dimensions(point.len())?;
-        let mut sum = Attribution::zero(self.dimensions);
-        let mut part = Attribution::zero(self.dimensions);
+        // As wide as half a box is: entries of dimensions that there aren't stay 0.
+        let mut sum = Attribution::zero(self.half);
+        let mut part = Attribution::zero(self.half);
+        let mut row = point.to_vec();
+        row.resize(self.half, 0.0);
         let mut scratch = Scratch::new(2 * self.half);
         for tree in &self.trees {
-            self.tree_attribution(tree, point, &mut part, &mut scratch);
+            self.tree_attribution(tree, &row, &mut part, &mut scratch);
             let factor = normaliser(tree.mass);
             sum.entries().zip(part.entries()).for_each(|(sum, part)| *sum += *part * factor);
         }
         let trees = as_f64(self.trees.len().max(1));
         // Below 0 only by the rounding error that `blend` speaks of.
         sum.entries().for_each(|entry| *entry = (*entry / trees).max(0.0));
+        sum.high.truncate(self.dimensions);
+        sum.low.truncate(self.dimensions);
         Ok(sum)
     }
 
-    /// One tree's part, before its factor.
+    /// One tree's part, before its factor. `row` is the point, as wide as half a box.
     fn tree_attribution(
         &self,
         tree: &TreeSpan,
-        point: &[f32],
+        row: &[f32],
         part: &mut Attribution,
         scratch: &mut Scratch,
     ) {
+        let point = &row[..self.dimensions];
         let leaf = self.descend(tree, point, &mut scratch.path);
         let depth = scratch.path.len();
         let leaf_point = self.point_of(tree, leaf);
         if leaf_point != point {
             set_to_point(&mut scratch.bounds, leaf_point);
             part.entries().for_each(|entry| *entry = 0.0);
-            blend(part, &scratch.bounds, point, unseen(depth));
+            blend(part, &scratch.bounds, row, unseen(depth));
             for (depth, &rank) in scratch.path.iter().enumerate().rev() {
-                if blend(part, self.box_of(tree, rank), point, unseen(depth)) == 0.0 {
+                if blend(part, self.box_of(tree, rank), row, unseen(depth)) == 0.0 {
                     break;
                 }
             }
@@ -79,7 +85,8 @@ impl Forest {
         }
         let s = seen(self.leaf_rule, depth, self.leaf_mass[tree.leaf + leaf], tree.mass);
         let even = s / as_f64(2 * self.dimensions);
-        part.entries().for_each(|entry| *entry = even);
+        part.high[..self.dimensions].fill(even);
+        part.low[..self.dimensions].fill(even);
         // The boxes as if the leaf were not there: the union of the siblings on the way up.
         let nodes = self.nodes_of(tree);
         let mut below = None;
@@ -100,7 +107,7 @@ impl Forest {
                 Some(_) => merge(&mut scratch.bounds, &scratch.sibling),
             }
             below = Some(rank);
-            if blend(part, &scratch.bounds, point, unseen(depth)) == 0.0 {
+            if blend(part, &scratch.bounds, row, unseen(depth)) == 0.0 {
                 break;
             }
         }
@@ -129,22 +136,33 @@ impl Scratch {
 /// As in AWS's library, and unlike in the score, gaps are f64 differences and the sides of the
 /// merged box f32 ones. So p may pass 1 by a rounding error, and the entries add up to the score
 /// only to about 1e-7.
-fn blend(part: &mut Attribution, bounds: &[f32], point: &[f32], unseen: f64) -> f64 {
-    let (minus, max) = bounds.split_at(bounds.len() / 2);
-    let (mut gap_sum, mut merged) = (0.0, 0.0);
-    for ((&minus, &max), &x) in minus.iter().zip(max).zip(point) {
-        let (low, high) = gaps(minus, max, x);
-        gap_sum += low + high;
-        merged += f64::from(max.max(x) + minus.max(-x));
+fn blend(part: &mut Attribution, bounds: &[f32], row: &[f32], unseen: f64) -> f64 {
+    let (minus, max) = bounds.split_at(row.len());
+    // Four sums of each kind, which the compiler makes vectors of: rows are multiples of four.
+    let (mut gap_sums, mut sides) = ([0.0_f64; 4], [0.0_f64; 4]);
+    let fours =
+        minus.as_chunks::<4>().0.iter().zip(max.as_chunks::<4>().0).zip(row.as_chunks::<4>().0);
+    for ((minus, max), x) in fours {
+        for i in 0..4 {
+            let (low, high) = gaps(minus[i], max[i], x[i]);
+            gap_sums[i] += low + high;
+            sides[i] += f64::from(greater(x[i], max[i]) + greater(-x[i], minus[i]));
+        }
     }
+    let gap_sum: f64 = gap_sums.iter().sum();
     if gap_sum == 0.0 {
         return 0.0;
     }
+    let merged: f64 = sides.iter().sum();
     let p = gap_sum / merged;
-    for (i, &x) in point.iter().enumerate() {
-        let (low, high) = gaps(minus[i], max[i], x);
-        part.high[i] = high / merged * unseen + (1.0 - p) * part.high[i];
-        part.low[i] = low / merged * unseen + (1.0 - p) * part.low[i];
+    let (share, kept) = (unseen / merged, 1.0 - p);
+    let ends = minus.iter().zip(max).zip(row);
+    for ((entry_high, entry_low), ((&minus, &max), &x)) in
+        part.high.iter_mut().zip(&mut part.low).zip(ends)
+    {
+        let (low, high) = gaps(minus, max, x);
+        *entry_high = high * share + kept * *entry_high;
+        *entry_low = low * share + kept * *entry_low;
     }
     p
 }
@@ -152,5 +170,11 @@ fn blend(part: &mut Attribution, bounds: &[f32], point: &[f32], unseen: f64) -> 
 /// How far `x` lies below and above a side: (low, high), at most one of them above zero.
 fn gaps(minus: f32, max: f32, x: f32) -> (f64, f64) {
     let (minus, max, x) = (f64::from(minus), f64::from(max), f64::from(x));
-    ((-minus - x).max(0.0), (x - max).max(0.0))
+    let positive = |gap: f64| if gap > 0.0 { gap } else { 0.0 };
+    (positive(-x - minus), positive(x - max))
+}
+
+/// The greater of both; `bound` where `x` is NaN. One instruction, unlike [`f32::max`].
+fn greater(x: f32, bound: f32) -> f32 {
+    if x > bound { x } else { bound }
 }
