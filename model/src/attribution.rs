@@ -8,6 +8,7 @@
 
 use crate::bounds::{merge, set_to_point};
 use crate::forest::{DimensionError, Forest, TreeSpan};
+use crate::kernel::with_vectors;
 use crate::score::{as_f64, normaliser, seen, unseen};
 
 /// A score split by dimension and direction; the entries of both add up to the score.
@@ -47,11 +48,17 @@ impl Forest {
         let mut row = point.to_vec();
         row.resize(self.half, 0.0);
         let mut scratch = Scratch::new(2 * self.half);
-        for tree in &self.trees {
-            self.tree_attribution(tree, &row, &mut part, &mut scratch);
-            let factor = normaliser(tree.mass);
-            sum.entries().zip(part.entries()).for_each(|(sum, part)| *sum += *part * factor);
-        }
+        with_vectors(
+            #[inline(always)]
+            || {
+                for tree in &self.trees {
+                    self.tree_attribution(tree, &row, &mut part, &mut scratch);
+                    let factor = normaliser(tree.mass);
+                    let parts = sum.entries().zip(part.entries());
+                    parts.for_each(|(sum, part)| *sum += *part * factor);
+                }
+            },
+        );
         let trees = as_f64(self.trees.len().max(1));
         // Below 0 only by the rounding error that `blend` speaks of.
         sum.entries().for_each(|entry| *entry = (*entry / trees).max(0.0));
@@ -61,6 +68,7 @@ impl Forest {
     }
 
     /// One tree's part, before its factor. `row` is the point, as wide as half a box.
+    #[inline(always)]
     fn tree_attribution(
         &self,
         tree: &TreeSpan,
@@ -136,6 +144,7 @@ impl Scratch {
 /// As in AWS's library, and unlike in the score, gaps are f64 differences and the sides of the
 /// merged box f32 ones. So p may pass 1 by a rounding error, and the entries add up to the score
 /// only to about 1e-7.
+#[inline(always)]
 fn blend(part: &mut Attribution, bounds: &[f32], row: &[f32], unseen: f64) -> f64 {
     let (minus, max) = bounds.split_at(row.len());
     // Four sums of each kind, which the compiler makes vectors of: rows are multiples of four.
@@ -168,6 +177,7 @@ fn blend(part: &mut Attribution, bounds: &[f32], row: &[f32], unseen: f64) -> f6
 }
 
 /// How far `x` lies below and above a side: (low, high), at most one of them above zero.
+#[inline(always)]
 fn gaps(minus: f32, max: f32, x: f32) -> (f64, f64) {
     let (minus, max, x) = (f64::from(minus), f64::from(max), f64::from(x));
     let positive = |gap: f64| if gap > 0.0 { gap } else { 0.0 };
@@ -175,6 +185,7 @@ fn gaps(minus: f32, max: f32, x: f32) -> (f64, f64) {
 }
 
 /// The greater of both; `bound` where `x` is NaN. One instruction, unlike [`f32::max`].
+#[inline(always)]
 fn greater(x: f32, bound: f32) -> f32 {
     if x > bound { x } else { bound }
 }

@@ -346,6 +346,17 @@ impl Kernel {
     }
 }
 
+/// Runs plain code as the compiler makes it for AVX2, where the machine has it: the same operations in
+/// the same order, more of them at a time. It must be marked to be inlined always.
+#[inline]
+pub(crate) fn with_vectors<T>(work: impl FnOnce() -> T) -> T {
+    #[cfg(target_arch = "x86_64")]
+    if simd::is_available() {
+        return simd::with_vectors(work);
+    }
+    work()
+}
+
 /// Buffers that serve one tree after the other.
 #[derive(Default)]
 struct Scratch {

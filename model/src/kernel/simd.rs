@@ -16,6 +16,18 @@ pub(super) fn is_available() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
 }
 
+/// Runs code that is inlined here. Only where [`is_available`].
+#[inline]
+pub(super) fn with_vectors<T>(work: impl FnOnce() -> T) -> T {
+    assert!(is_available());
+    #[target_feature(enable = "avx2")]
+    fn run<T>(work: impl FnOnce() -> T) -> T {
+        work()
+    }
+    // SAFETY: the feature is there.
+    unsafe { run(work) }
+}
+
 /// Adds what each tree says of each row. Only where [`is_available`].
 pub(super) fn add_scores(kernel: &Kernel, forest: &Forest, rows: &[f32], sums: &mut [f32]) {
     assert!(is_available());
