@@ -8,7 +8,7 @@
 use bincode::{Decode, Encode};
 use serde::Serialize;
 
-use crate::record::{FieldFault, RecordError, Value};
+use crate::record::{FieldFault, Reading, RecordError, Value};
 use crate::score::as_f64;
 use crate::spec::{Encoding, FeatureSpec, MissingRule, Transform, ValidSpec};
 use crate::tree::{MAX_COORDINATE, MAX_DIMENSIONS};
@@ -128,7 +128,9 @@ pub enum FeatureError {
         names: String,
     },
     /// More coordinates than a point may have.
-    #[error("the features have {got} dimensions; at most {MAX_DIMENSIONS} are allowed")]
+    #[error(
+        "the features have {got} dimensions, a shingle's times; at most {MAX_DIMENSIONS} are allowed"
+    )]
     TooMany {
         /// How many.
         got: usize,
@@ -164,7 +166,8 @@ impl Features {
         if parts.next().is_some() {
             return Err(FeatureError::Mismatch { name: "after the last".to_owned() });
         }
-        let dimensions = fitted.iter().map(Fitted::dimensions).sum();
+        let of_record: usize = fitted.iter().map(Fitted::dimensions).sum();
+        let dimensions = of_record * spec.shingle_size();
         if dimensions == 0 {
             let names: Vec<&str> = spec.features().iter().map(|f| f.name.as_str()).collect();
             return Err(FeatureError::AllConstant { names: names.join(", ") });
@@ -175,8 +178,9 @@ impl Features {
         Ok(Self { spec, fitted, dimensions })
     }
 
-    /// Learns transforms and categories from a sample of records, one slice of values each as
-    /// [`read_record`] gives them.
+    /// Learns transforms and categories from a sample of points, one slice of values each, as
+    /// [`crate::Shingler::take`] gives them: those of one record as a rule. A feature is learned once,
+    /// from its values in all records of the points, and the same for all of them.
     ///
     /// # Errors
     /// [`FeatureError`] for no record, or nothing but constants.
@@ -184,12 +188,14 @@ impl Features {
         if sample.is_empty() {
             return Err(FeatureError::NoRecord);
         }
+        let count = spec.features().len();
         let fitted = spec
             .features()
             .iter()
             .enumerate()
             .map(|(index, feature)| {
-                fit_feature(feature, sample.iter().map(|values| &values[index]))
+                let of_feature = |values| in_records(values, index, count);
+                fit_feature(feature, sample.iter().copied().flat_map(of_feature))
             })
             .collect();
         Self::new(spec, fitted)
@@ -231,12 +237,26 @@ impl Features {
         read_record(&self.spec, payload)
     }
 
-    /// Turns a record's values into a point. `row` has [`Features::dimensions`] entries; every one
-    /// is finite afterwards.
+    /// The same with the series that the record belongs to.
+    pub fn read_in_series(&self, payload: &[u8]) -> Reading {
+        read_in_series(&self.spec, payload)
+    }
+
+    /// Turns the values of a point's records into the point. There are [`Features::names`] values a
+    /// record and as many records as the shingle has, one without; `row` has
+    /// [`Features::dimensions`] entries, and every one is finite afterwards.
     ///
     /// # Errors
     /// [`RecordError::Field`] for a missing value under `missing = "reject"`.
     pub fn encode(&self, values: &[Value], row: &mut [f32]) -> Result<(), RecordError> {
+        let of_record = row.chunks_exact_mut(self.dimensions / self.spec.shingle_size());
+        for (values, row) in values.chunks_exact(self.fitted.len()).zip(of_record) {
+            self.encode_record(values, row)?;
+        }
+        Ok(())
+    }
+
+    fn encode_record(&self, values: &[Value], row: &mut [f32]) -> Result<(), RecordError> {
         let mut rest = row;
         for ((feature, fitted), value) in self.spec.features().iter().zip(&self.fitted).zip(values)
         {
@@ -255,8 +275,14 @@ impl Features {
     pub fn feature_of_dimension(&self) -> impl Iterator<Item = usize> {
         let repeated =
             |(index, fitted): (usize, &Fitted)| std::iter::repeat_n(index, fitted.dimensions());
-        self.fitted.iter().enumerate().flat_map(repeated)
+        let of_record = self.fitted.iter().enumerate().flat_map(repeated);
+        of_record.cycle().take(self.dimensions)
     }
+}
+
+/// The values of one feature in each record of a point.
+fn in_records(values: &[Value], feature: usize, features: usize) -> impl Iterator<Item = &Value> {
+    values.iter().skip(feature).step_by(features)
 }
 
 /// Reads one record's bytes by a specification: one [`Value`] a feature.
@@ -264,14 +290,22 @@ impl Features {
 /// # Errors
 /// [`RecordError`] with the field and the reason.
 pub fn read_record(spec: &ValidSpec, payload: &[u8]) -> Result<Vec<Value>, RecordError> {
-    let values = spec.extractor().read(spec.spec(), payload)?;
-    for (feature, value) in spec.features().iter().zip(&values) {
-        if *value == Value::Missing && feature.missing == MissingRule::Reject {
-            let (field, fault) = (feature.field.clone(), FieldFault::Missing);
-            return Err(RecordError::Field { field, fault });
+    read_in_series(spec, payload).values
+}
+
+/// The same with the series that the record belongs to.
+pub fn read_in_series(spec: &ValidSpec, payload: &[u8]) -> Reading {
+    let Reading { series, values } = spec.extractor().read(spec.spec(), payload);
+    let values = values.and_then(|values| {
+        for (feature, value) in spec.features().iter().zip(&values) {
+            if *value == Value::Missing && feature.missing == MissingRule::Reject {
+                let (field, fault) = (feature.field.clone(), FieldFault::Missing);
+                return Err(RecordError::Field { field, fault });
+            }
         }
-    }
-    Ok(values)
+        Ok(values)
+    });
+    Reading { series, values }
 }
 
 fn encode_value(fitted: &Fitted, missing: MissingRule, value: &Value, row: &mut [f32]) {

@@ -49,8 +49,6 @@ pub struct Params {
     pub leaf_rule: LeafRule,
     /// How a tree came by its sample.
     pub sampling: Sampling,
-    /// Consecutive values a point is made of: 1, a record is a point.
-    pub shingle: u32,
 }
 
 impl Default for Params {
@@ -61,7 +59,6 @@ impl Default for Params {
             seed: 42,
             leaf_rule: LeafRule::Damped,
             sampling: Sampling::Keyed,
-            shingle: 1,
         }
     }
 }
@@ -100,8 +97,6 @@ impl ValidParams {
         };
         check("trees", params.trees, 1, MAX_TREES)?;
         check("samples", params.samples, 2, MAX_SAMPLES)?;
-        // Kept in snapshots for a time when a point may be made of several records.
-        check("shingle", params.shingle, 1, 1)?;
         Ok(Self(params))
     }
 

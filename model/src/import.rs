@@ -124,8 +124,6 @@ pub fn from_aws_json(bytes: &[u8]) -> Result<Imported, ImportError> {
         seed: 0,
         leaf_rule: LeafRule::Damped,
         sampling: Sampling::Imported,
-        // A point is given whole, so a record is a point whatever the library's shingle was.
-        shingle: 1,
     };
     let params = ValidParams::new(params)
         .map_err(|error| at(&state, "sampleSize", ImportFault::Params(error)))?;
@@ -311,7 +309,8 @@ fn features(forest: &Forest) -> Result<Features, ImportFault> {
         missing: MissingRule::Reject,
     };
     let features = columns.iter().map(feature).collect();
-    let spec = Spec { format: Format::Csv { delimiter: b',', columns }, features };
+    // A point is given whole, so a record is a point whatever the library's shingle was.
+    let spec = Spec { format: Format::Csv { delimiter: b',', columns }, features, shingle: None };
     let spec = ValidSpec::new(spec).map_err(|error| ImportFault::Spec(Box::new(error)))?;
     let fitted = (0..dimensions).map(|dimension| {
         let values = forest.points().map(|point| point[dimension]);

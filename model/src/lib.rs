@@ -39,19 +39,21 @@ mod kernel;
 pub mod record;
 pub mod sample;
 mod score;
+pub mod shingle;
 pub mod snapshot;
 pub mod spec;
 mod tree;
 
 pub use attribution::Attribution;
 pub use calibration::{Calibration, ThresholdRule};
-pub use features::{FeatureError, Features, Fitted, Scaling, read_record};
+pub use features::{FeatureError, Features, Fitted, Scaling, read_in_series, read_record};
 pub use forest::{
     DimensionError, Forest, LeafRule, ParamError, Params, Sampling, StructureError, ValidParams,
 };
 pub use import::{ImportError, Imported};
-pub use record::{MAX_RECORD_LEN, RecordError, Value};
+pub use record::{MAX_RECORD_LEN, Reading, RecordError, Value};
 pub use sample::{RecordKey, Sketch};
-pub use snapshot::{FeatureShare, Model, Provenance, SnapshotError};
-pub use spec::{Spec, SpecError, ValidSpec};
+pub use shingle::{SeriesError, Shingler};
+pub use snapshot::{FeatureShare, Model, Peak, Provenance, SnapshotError};
+pub use spec::{Shingle, Spec, SpecError, ValidSpec};
 pub use tree::{MAX_COORDINATE, MAX_DIMENSIONS, MAX_SAMPLES};

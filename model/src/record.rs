@@ -33,6 +33,16 @@ pub enum Value {
     Category(Box<str>),
 }
 
+/// What is read of one record.
+#[derive(Debug)]
+pub struct Reading {
+    /// The series that it belongs to: the value of the shingle's key, or nothing if there is no key.
+    /// `None` if that can't be read.
+    pub series: Option<Box<str>>,
+    /// One value a feature, or why the record can't be read.
+    pub values: Result<Vec<Value>, RecordError>,
+}
+
 /// Why a record can't be turned into a point.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
@@ -121,13 +131,21 @@ pub(crate) enum Extractor {
 
 impl Extractor {
     pub(crate) fn compile(spec: &Spec) -> Result<Self, (SpecPlace, SpecFault)> {
-        let fields = || spec.features.iter().map(|feature| feature.field.as_str()).enumerate();
+        // The key of the series is read like a feature after the last.
+        let key = key_of(spec);
+        let fields = || {
+            let features = spec.features.iter().map(|feature| feature.field.as_str());
+            features.chain(key).enumerate()
+        };
+        let place = |index| match index < spec.features.len() {
+            true => SpecPlace::Field(index),
+            false => SpecPlace::ShingleKey,
+        };
         match &spec.format {
             Format::Json => {
                 let mut tree = PointerTree::default();
                 for (feature, pointer) in fields() {
-                    tree.insert(pointer, feature)
-                        .map_err(|fault| (SpecPlace::Field(feature), fault))?;
+                    tree.insert(pointer, feature).map_err(|fault| (place(feature), fault))?;
                 }
                 Ok(Self::Json(tree))
             }
@@ -149,7 +167,7 @@ impl Extractor {
                     let Some(group) = names.iter().position(|&name| name == Some(field)) else {
                         let groups = listed(names.iter().flatten().copied());
                         let fault = SpecFault::NoSuchGroup { field: field.to_owned(), groups };
-                        return Err((SpecPlace::Field(feature), fault));
+                        return Err((place(feature), fault));
                     };
                     groups.push(group);
                 }
@@ -165,7 +183,7 @@ impl Extractor {
                             let columns = listed(columns.iter().map(String::as_str));
                             let fault =
                                 SpecFault::NoSuchColumn { field: field.to_owned(), columns };
-                            return Err((SpecPlace::Field(feature), fault));
+                            return Err((place(feature), fault));
                         }
                     }
                 }
@@ -178,20 +196,44 @@ impl Extractor {
         }
     }
 
-    /// Reads one record: one value a feature, in the order of the specification.
-    pub(crate) fn read(&self, spec: &Spec, payload: &[u8]) -> Result<Vec<Value>, RecordError> {
+    /// Reads one record: its series, and one value a feature in the order of the specification.
+    pub(crate) fn read(&self, spec: &Spec, payload: &[u8]) -> Reading {
+        let key = key_of(spec);
+        let fields = spec.features.len() + usize::from(key.is_some());
+        let mut row = Row { spec, values: vec![Value::Missing; fields], fault: None };
+        let read = self.read_fields(payload, &mut row);
+        let mut values = row.values;
+        let series = match (key, values.get(spec.features.len())) {
+            (None, _) => Some(Box::default()),
+            (_, Some(Value::Category(name))) => Some(name.clone()),
+            _ => None,
+        };
+        values.truncate(spec.features.len());
+        let fault = |field: &str, fault| RecordError::Field { field: field.to_owned(), fault };
+        let values = match (read, row.fault) {
+            (Err(error), _) => Err(error),
+            (Ok(()), Some((index, found))) => {
+                let field = spec.features.get(index).map(|feature| feature.field.as_str());
+                Err(fault(field.or(key).unwrap_or_default(), found))
+            }
+            (Ok(()), None) if series.is_none() => {
+                Err(fault(key.unwrap_or_default(), FieldFault::Missing))
+            }
+            (Ok(()), None) => Ok(values),
+        };
+        Reading { series, values }
+    }
+
+    fn read_fields(&self, payload: &[u8], row: &mut Row<'_>) -> Result<(), RecordError> {
         if payload.len() > MAX_RECORD_LEN {
             return Err(RecordError::TooLong { len: payload.len() });
         }
         let text = std::str::from_utf8(payload)
             .map_err(|error| RecordError::NotUtf8 { at: error.valid_up_to() })?;
-        let mut row = Row { spec, values: vec![Value::Missing; spec.features.len()], fault: None };
         match self {
-            Self::Json(tree) => {
-                tree.read(text, &mut row).map_err(RecordError::Json)?;
-            }
-            Self::Csv(columns) => columns.read(line_of(text), &mut row)?,
-            Self::Logfmt(keys) => lines::read_logfmt(keys, line_of(text), &mut row)?,
+            Self::Json(tree) => tree.read(text, row).map_err(RecordError::Json),
+            Self::Csv(columns) => columns.read(line_of(text), row),
+            Self::Logfmt(keys) => lines::read_logfmt(keys, line_of(text), row),
             Self::Regex(regex, groups) => {
                 let found = regex.captures(line_of(text)).ok_or(RecordError::NoMatch)?;
                 for (feature, &group) in groups.iter().enumerate() {
@@ -199,15 +241,15 @@ impl Extractor {
                         row.set(feature, Scalar::Text(group.as_str()));
                     }
                 }
+                Ok(())
             }
-        }
-        match row.fault {
-            Some((feature, fault)) => {
-                Err(RecordError::Field { field: spec.features[feature].field.clone(), fault })
-            }
-            None => Ok(row.values),
         }
     }
+}
+
+/// The field that tells series apart.
+fn key_of(spec: &Spec) -> Option<&str> {
+    spec.shingle.as_ref()?.key.as_deref()
 }
 
 fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
@@ -241,9 +283,10 @@ struct Row<'a> {
 
 impl Row<'_> {
     fn set(&mut self, feature: usize, scalar: Scalar<'_>) {
-        let value = match self.spec.features[feature].encoding {
-            Encoding::Number(_) => number(scalar),
-            Encoding::OneHot | Encoding::Frequency => category(scalar),
+        // What is no feature is the key of the series: text.
+        let value = match self.spec.features.get(feature).map(|feature| feature.encoding) {
+            Some(Encoding::Number(_)) => number(scalar),
+            Some(Encoding::OneHot | Encoding::Frequency) | None => category(scalar),
         };
         match value {
             Ok(value) => self.values[feature] = value,
@@ -302,7 +345,7 @@ mod tests {
 
     fn read(toml: &str, payload: &[u8]) -> Result<Vec<Value>, RecordError> {
         let spec = ValidSpec::from_toml(toml).expect("good specification");
-        spec.extractor().read(spec.spec(), payload)
+        spec.extractor().read(spec.spec(), payload).values
     }
 
     fn number_spec(format: &str, fields: &[&str]) -> String {
@@ -391,6 +434,45 @@ mod tests {
         assert_eq!(read(spec, b"200 -").expect("good"), [Number(200.0), Missing]);
         assert_eq!(read(spec, b"200").expect("good"), [Number(200.0), Missing]);
         assert!(matches!(read(spec, b"x"), Err(RecordError::NoMatch)));
+    }
+
+    /// The key is read whatever else is wrong with a record, so that its series can be told of it.
+    #[test]
+    fn the_series_of_a_record_is_its_key() {
+        let feature = "[[feature]]\nname = \"n\"\nfield = \"N\"\n[shingle]\nsize = 2\nkey = \"K\"";
+        let spec = |format: &str, n: &str, k: &str| {
+            let feature = feature.replace('N', n).replace('K', k);
+            ValidSpec::from_toml(&format!("format = {format}\n{feature}")).expect("good")
+        };
+        let json = spec("\"json\"", "/n", "/k");
+        let csv = spec("\"csv\"\ncolumns = [\"k\", \"n\"]", "n", "k");
+        let logfmt = spec("\"logfmt\"", "n", "k");
+        let regex = spec("\"regex\"\npattern = '^(?<k>\\w*) (?<n>\\S+)$'", "n", "k");
+        let same = spec("\"json\"", "/n", "/n");
+        let cases: [(&ValidSpec, &str, Option<&str>, &str); 12] = [
+            (&json, r#"{"k":"a","n":1}"#, Some("a"), ""),
+            (&json, r#"{"n":1,"k":7}"#, Some("7"), ""),
+            (&json, r#"{"n":"x","k":"a"}"#, Some("a"), "field `/n` is not a number"),
+            (&json, r#"{"n":1}"#, None, "field `/k` is missing"),
+            (&json, r#"{"n":1,"k":[]}"#, None, "field `/k` is an object or a list"),
+            (&json, "no json", None, "not JSON"),
+            (&csv, "a,1", Some("a"), ""),
+            (&csv, ",1", None, "field `k` is missing"),
+            (&logfmt, "n=1 k=a", Some("a"), ""),
+            (&regex, "a 1", Some("a"), ""),
+            (&regex, "a x", Some("a"), "field `n` is not a number"),
+            (&same, r#"{"n":5}"#, Some("5"), ""),
+        ];
+        for (spec, payload, series, fault) in cases {
+            let got = spec.extractor().read(spec.spec(), payload.as_bytes());
+            assert_eq!(got.series.as_deref(), series, "{payload}");
+            let said = got.values.as_ref().map_or_else(ToString::to_string, |_| String::new());
+            assert!(
+                said.starts_with(fault) && said.is_empty() == fault.is_empty(),
+                "{payload}: {said}"
+            );
+            assert!(got.values.is_err() || got.values.is_ok_and(|values| values.len() == 1));
+        }
     }
 
     #[test]

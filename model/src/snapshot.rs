@@ -1,14 +1,15 @@
 //! The snapshot: a model as bytes.
 //!
-//! Little-endian, fixed width. Version 1:
+//! Little-endian, fixed width:
 //!
 //! ```text
 //! offset  bytes   what
 //! 0       8       magic "SAWLOGRF"
-//! 8       4       version, u32: 1
+//! 8       4       version, u32: 2 if a point is made of several records, else 1
 //! 12      4       H, length of the header, u32, at most 16 MiB
 //! 16      8       L, length of the whole snapshot, u64
-//! 24      H       header: `Header` in bincode 2, fixed integers, little-endian
+//! 24      H       header: `Header` in bincode 2, fixed integers, little-endian; in version 2 then
+//!                 the key of the shingle, `Option<String>`
 //! 24+H    ...     zeros up to a multiple of 4
 //! then the sections, each padded with zeros to a multiple of 4, for T trees (from the header) and
 //! d dimensions (the sum over the features):
@@ -22,6 +23,9 @@
 //!   points       4 d N          coordinates of each leaf's point, f32
 //! L-32    32      SHA-256 of everything before
 //! ```
+//!
+//! A model of single records is still written as version 1, so that programs which know nothing of
+//! shingles read it, and refuse what they would score wrongly.
 //!
 //! Boxes are not stored: they follow from the points. The shape can't hold a cycle, since a child's
 //! place follows from its parent's; that every node hangs on an earlier one is checked. A reader
@@ -37,10 +41,14 @@ use sha2::{Digest, Sha256};
 use crate::calibration::Calibration;
 use crate::features::{FeatureError, Features, Fitted};
 use crate::forest::{Forest, ParamError, Params, StructureError, TreeSource, ValidParams};
-use crate::spec::{Spec, SpecError, ValidSpec};
+use crate::spec::{FeatureSpec, Format, Shingle, Spec, SpecError, ValidSpec};
+use crate::tree::MAX_DIMENSIONS;
 
 const MAGIC: [u8; 8] = *b"SAWLOGRF";
+/// The version of models whose points are records.
 const VERSION: u32 = 1;
+/// The version of models whose points are made of several records.
+const VERSION_SHINGLED: u32 = 2;
 /// Bytes before the header.
 const PREFIX: usize = 24;
 /// Bytes of the checksum at the end.
@@ -68,9 +76,12 @@ pub struct Provenance {
 
 #[derive(Encode, Decode)]
 struct Header {
-    spec: Spec,
+    format: Format,
+    features: Vec<FeatureSpec>,
     fitted: Vec<Fitted>,
     params: Params,
+    /// Records a point is made of; 1 in version 1, at least 2 in version 2.
+    shingle: u32,
     calibration: Option<Calibration>,
     provenance: Provenance,
 }
@@ -87,7 +98,7 @@ pub struct Model {
     snapshot_len: usize,
 }
 
-/// How much of a score is due to one feature.
+/// How much of a score is due to one feature, in all records of the point.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FeatureShare {
     /// Index of the feature, in the order of [`Features::names`].
@@ -96,6 +107,17 @@ pub struct FeatureShare {
     pub high: f32,
     /// Share due to them lying below.
     pub low: f32,
+    /// With a shingle, the record that most of it is due to.
+    pub peak: Option<Peak>,
+}
+
+/// The record of a point that most of a feature's share is due to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Peak {
+    /// How many records of the series before the newest, 0 for the newest itself.
+    pub lag: usize,
+    /// The share of the feature in this one record, both directions.
+    pub share: f32,
 }
 
 /// Why bytes are no model.
@@ -122,7 +144,9 @@ pub enum SnapshotError {
         got: [u8; 8],
     },
     /// Written by another version.
-    #[error("snapshot version {got} at offset 8; this program reads version {VERSION}")]
+    #[error(
+        "snapshot version {got} at offset 8; this program reads versions {VERSION} and {VERSION_SHINGLED}"
+    )]
     Version {
         /// Its version.
         got: u32,
@@ -264,36 +288,58 @@ impl Model {
         let attribution = self.forest.attribution(point)?;
         let total = attribution.total();
         let unit = if total > 0.0 { 1.0 / total } else { 0.0 };
-        let mut parts = vec![(0.0, 0.0); self.features.names().len()];
+        let records = self.features.spec().shingle_size();
+        let of_record = self.features.dimensions() / records;
+        let features = self.features.names().len();
+        // One entry a feature of each record, the oldest record first.
+        let mut parts = vec![(0.0, 0.0); features * records];
         for (dimension, feature) in self.features.feature_of_dimension().enumerate() {
-            parts[feature].0 += attribution.high[dimension] * unit;
-            parts[feature].1 += attribution.low[dimension] * unit;
+            let part = &mut parts[dimension / of_record * features + feature];
+            part.0 += attribution.high[dimension] * unit;
+            part.1 += attribution.low[dimension] * unit;
         }
         #[expect(clippy::cast_possible_truncation, reason = "shares between 0 and 1")]
-        let share = |(feature, (high, low)): (usize, (f64, f64))| FeatureShare {
-            feature,
-            high: high as f32,
-            low: low as f32,
+        let share = |feature: usize| {
+            let in_records = || parts.iter().skip(feature).step_by(features);
+            let newest_first = in_records().rev().map(|(high, low)| (high + low) as f32);
+            // Of equal ones the newest.
+            let peak = newest_first
+                .enumerate()
+                .reduce(|peak, other| if other.1 > peak.1 { other } else { peak })
+                .filter(|_| records > 1)
+                .map(|(lag, share)| Peak { lag, share });
+            FeatureShare {
+                feature,
+                high: in_records().map(|(high, _)| high).sum::<f64>() as f32,
+                low: in_records().map(|(_, low)| low).sum::<f64>() as f32,
+                peak,
+            }
         };
-        Ok(parts.into_iter().enumerate().map(share).collect())
+        Ok((0..features).map(share).collect())
     }
 
     /// The model as bytes, as the module describes them.
     pub fn encode(&self) -> Vec<u8> {
+        let spec = self.features.spec().spec().clone();
         let header = Header {
-            spec: self.features.spec().spec().clone(),
+            format: spec.format,
+            features: spec.features,
             fitted: self.features.fitted().to_vec(),
             params: *self.params.get(),
+            shingle: spec.shingle.as_ref().map_or(1, |shingle| shingle.size),
             calibration: self.calibration.clone(),
             provenance: self.provenance.clone(),
         };
-        let header = encode_header(&header);
+        let (version, header) = match spec.shingle {
+            None => (VERSION, encode_header(header)),
+            Some(shingle) => (VERSION_SHINGLED, encode_header((header, shingle.key))),
+        };
         let forest = &self.forest;
         let mut out = Vec::with_capacity(
             PREFIX + header.len() + (16 + 4 * forest.dimensions()) * forest.leaves(),
         );
         out.extend_from_slice(&MAGIC);
-        put_u32(&mut out, VERSION as usize);
+        put_u32(&mut out, version as usize);
         put_u32(&mut out, header.len());
         out.extend_from_slice(&[0; 8]);
         out.extend_from_slice(&header);
@@ -333,10 +379,12 @@ impl Model {
         let body_len = check_envelope(bytes)?;
         let mut sections = Sections { bytes: &bytes[..body_len], at: PREFIX };
         let header_len = u32_at(bytes, 12) as usize;
-        let header = decode_header(sections.take("header", header_len as u64)?)?;
+        let (header, shingle) =
+            decode_header(u32_at(bytes, 8), sections.take("header", header_len as u64)?)?;
         sections.padding("header")?;
         let params = ValidParams::new(header.params).map_err(SnapshotError::Params)?;
-        let spec = ValidSpec::new(header.spec).map_err(SnapshotError::Spec)?;
+        let spec = Spec { format: header.format, features: header.features, shingle };
+        let spec = ValidSpec::new(spec).map_err(SnapshotError::Spec)?;
         let features = Features::new(spec, header.fitted).map_err(SnapshotError::Features)?;
         if !header.calibration.as_ref().is_none_or(Calibration::is_sound) {
             return Err(SnapshotError::Calibration);
@@ -376,7 +424,7 @@ fn check_envelope(bytes: &[u8]) -> Result<usize, SnapshotError> {
         return Err(SnapshotError::Magic { got: magic });
     }
     let version = u32_at(bytes, 8);
-    if version != VERSION {
+    if ![VERSION, VERSION_SHINGLED].contains(&version) {
         return Err(SnapshotError::Version { got: version });
     }
     let expected = u64::from(u32_at(bytes, 16)) | u64::from(u32_at(bytes, 20)) << 32;
@@ -518,16 +566,31 @@ macro_rules! codec {
     };
 }
 
-fn encode_header(header: &Header) -> Vec<u8> {
+fn encode_header(header: impl Encode) -> Vec<u8> {
     let codec = bincode::config::standard().with_little_endian().with_fixed_int_encoding();
     #[expect(clippy::expect_used, reason = "plain data into a growing vector can't fail")]
     bincode::encode_to_vec(header, codec).expect("a header is plain data")
 }
 
-/// Decodes the header. bincode allocates a list when it has read its length, up to the limit; so
+/// Decodes the header of a version, and the shingle that it says.
+fn decode_header(version: u32, bytes: &[u8]) -> Result<(Header, Option<Shingle>), SnapshotError> {
+    let (header, key): (Header, _) = match version {
+        VERSION_SHINGLED => decode_plain(bytes)?,
+        _ => (decode_plain(bytes)?, None),
+    };
+    let range = if version == VERSION_SHINGLED { 2..=MAX_DIMENSIONS as u64 } else { 1..=1 };
+    let (size, got) = (header.shingle, u64::from(header.shingle));
+    if !range.contains(&got) {
+        let (low, high) = range.into_inner();
+        return Err(SnapshotError::Params(ParamError { name: "shingle", got, low, high }));
+    }
+    Ok((header, (size > 1).then_some(Shingle { size, key })))
+}
+
+/// Decodes plain data. bincode allocates a list when it has read its length, up to the limit; so
 /// that a false length can't claim more than a small multiple of what is there, the limit is the
 /// next step above eight times the header's own length.
-fn decode_header(bytes: &[u8]) -> Result<Header, SnapshotError> {
+fn decode_plain<T: Decode<()>>(bytes: &[u8]) -> Result<T, SnapshotError> {
     if bytes.len() > MAX_HEADER {
         let (section, offset) = ("header", 12);
         let (expected, got) = (bytes.len() as u64, MAX_HEADER as u64);
@@ -540,12 +603,11 @@ fn decode_header(bytes: &[u8]) -> Result<Header, SnapshotError> {
         need if need <= STEPS[2] => bincode::decode_from_slice(bytes, codec!(STEPS[2])),
         _ => bincode::decode_from_slice(bytes, codec!(STEPS[3])),
     };
-    let (header, used): (Header, usize) =
-        decoded.map_err(|source| SnapshotError::Header { source })?;
+    let (plain, used): (T, usize) = decoded.map_err(|source| SnapshotError::Header { source })?;
     if used != bytes.len() {
         return Err(SnapshotError::HeaderUnused { unused: bytes.len() - used });
     }
-    Ok(header)
+    Ok(plain)
 }
 
 fn pad(out: &mut Vec<u8>) {

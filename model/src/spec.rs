@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use crate::record::Extractor;
+use crate::tree::MAX_DIMENSIONS;
 
 /// Most features a specification may have; SageMaker's RCF takes up to 10,000 dimensions, and a
 /// feature is at least one.
@@ -102,13 +103,25 @@ pub struct FeatureSpec {
     pub missing: MissingRule,
 }
 
+/// How many consecutive records of a series make a point: see [`crate::shingle`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Shingle {
+    /// Records a point is made of: at least 2 in a checked specification, and times the number of
+    /// features at most [`MAX_DIMENSIONS`].
+    pub size: u32,
+    /// The field whose values tell the series of a stream apart; without it a stream is one series.
+    pub key: Option<String>,
+}
+
 /// A specification as plain data, not yet checked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Spec {
     /// What a record looks like.
     pub format: Format,
     /// The features, in the order in which values and results list them.
     pub features: Vec<FeatureSpec>,
+    /// What a point is made of: of one record if there is none.
+    pub shingle: Option<Shingle>,
 }
 
 /// Where in a specification something is wrong.
@@ -126,6 +139,10 @@ pub enum SpecPlace {
     Name(usize),
     /// The field of the feature with this index.
     Field(usize),
+    /// The size of the shingle.
+    ShingleSize,
+    /// The key of the shingle.
+    ShingleKey,
 }
 
 impl std::fmt::Display for SpecPlace {
@@ -137,6 +154,8 @@ impl std::fmt::Display for SpecPlace {
             Self::Features => write!(f, "feature list"),
             Self::Name(index) => write!(f, "name of feature {}", index + 1),
             Self::Field(index) => write!(f, "field of feature {}", index + 1),
+            Self::ShingleSize => write!(f, "size of the shingle"),
+            Self::ShingleKey => write!(f, "key of the shingle"),
         }
     }
 }
@@ -229,6 +248,19 @@ pub enum SpecFault {
         /// How many there are.
         count: usize,
     },
+    /// No record a point, or too many.
+    #[error(
+        "{size} records a point; 1 to {most} are allowed: a point has at most {MAX_DIMENSIONS} \
+         dimensions, and {features} features are as many a record"
+    )]
+    ShingleSize {
+        /// Records a point.
+        size: u32,
+        /// Most records allowed.
+        most: usize,
+        /// Features a record has.
+        features: usize,
+    },
     /// A key that does not go with a category.
     #[error("a feature with `encode` takes no `transform`: a category has no scale")]
     TransformOfCategory,
@@ -271,7 +303,7 @@ impl ValidSpec {
         })
     }
 
-    fn check(spec: Spec) -> Result<Self, (SpecPlace, SpecFault)> {
+    fn check(mut spec: Spec) -> Result<Self, (SpecPlace, SpecFault)> {
         let count = spec.features.len();
         if count == 0 || count > MAX_FEATURES {
             return Err((SpecPlace::Features, SpecFault::FeatureCount { count }));
@@ -294,6 +326,19 @@ impl ValidSpec {
                 return Err((SpecPlace::Columns, SpecFault::DuplicateColumn(twice.clone())));
             }
         }
+        if let Some(Shingle { size, key }) = &spec.shingle {
+            let (size, most) = (*size, MAX_DIMENSIONS / count);
+            if size == 0 || size as usize > most {
+                let fault = SpecFault::ShingleSize { size, most, features: count };
+                return Err((SpecPlace::ShingleSize, fault));
+            }
+            let len = key.as_ref().map_or(1, String::len);
+            if len == 0 || len > MAX_NAME_LEN {
+                return Err((SpecPlace::ShingleKey, SpecFault::NameLength { len }));
+            }
+        }
+        // A point of one record has no history, and so no series.
+        spec.shingle = spec.shingle.filter(|shingle| shingle.size > 1);
         let extractor = Extractor::compile(&spec)?;
         Ok(Self { spec, extractor })
     }
@@ -311,6 +356,24 @@ impl ValidSpec {
     /// The features, in order.
     pub fn features(&self) -> &[FeatureSpec] {
         &self.spec.features
+    }
+
+    /// What a point is made of; `None` if of one record.
+    pub fn shingle(&self) -> Option<&Shingle> {
+        self.spec.shingle.as_ref()
+    }
+
+    /// Records a point is made of, at least 1.
+    pub fn shingle_size(&self) -> usize {
+        self.shingle().map_or(1, |shingle| shingle.size as usize)
+    }
+
+    /// The same specification with points made of other records.
+    ///
+    /// # Errors
+    /// A size out of its range, a key that the format does not have.
+    pub fn with_shingle(&self, shingle: Option<Shingle>) -> Result<Self, SpecError> {
+        Self::new(Spec { shingle, ..self.spec.clone() })
     }
 
     /// The compiled reader of records.
@@ -375,6 +438,14 @@ struct SpecFile {
     delimiter: Option<Spanned<String>>,
     #[serde(default)]
     feature: Vec<Spanned<FeatureTable>>,
+    shingle: Option<ShingleTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ShingleTable {
+    size: Spanned<u32>,
+    key: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
@@ -410,6 +481,8 @@ struct Spans {
     columns: Option<Range<usize>>,
     delimiter: Option<Range<usize>>,
     features: Vec<(Range<usize>, Range<usize>)>,
+    shingle_size: Option<Range<usize>>,
+    shingle_key: Option<Range<usize>>,
 }
 
 impl Spans {
@@ -421,6 +494,8 @@ impl Spans {
             SpecPlace::Features => None,
             SpecPlace::Name(index) => self.features.get(index).map(|spans| spans.0.clone()),
             SpecPlace::Field(index) => self.features.get(index).map(|spans| spans.1.clone()),
+            SpecPlace::ShingleSize => self.shingle_size.clone(),
+            SpecPlace::ShingleKey => self.shingle_key.clone(),
         };
         found.unwrap_or_else(|| self.format.clone())
     }
@@ -437,6 +512,8 @@ impl SpecFile {
             columns: self.columns.as_ref().map(Spanned::span),
             delimiter: self.delimiter.as_ref().map(Spanned::span),
             features: self.feature.iter().map(feature).collect(),
+            shingle_size: self.shingle.as_ref().map(|table| table.size.span()),
+            shingle_key: self.shingle.as_ref().and_then(|table| Some(table.key.as_ref()?.span())),
         }
     }
 
@@ -490,7 +567,11 @@ impl SpecFile {
                 missing: table.missing,
             });
         }
-        Ok(Spec { format, features })
+        let shingle = self.shingle.map(|table| Shingle {
+            size: table.size.into_inner(),
+            key: table.key.map(Spanned::into_inner),
+        });
+        Ok(Spec { format, features, shingle })
     }
 }
 
@@ -555,6 +636,11 @@ encode = "one_hot"
                 "no column",
             ),
             ("format = \"csv\"\ndelimiter = \"ab\"\n[[feature]]\nname = \"s\"\nfield = \"b\"".into(), "line 2", "ab"),
+            (format!("{GOOD}[shingle]\nsize = 0"), "line 13", "1 to 5000 are allowed"),
+            (format!("{GOOD}[shingle]\nsize = 5001"), "line 13", "2 features"),
+            (format!("{GOOD}[shingle]\nsize = 4\nkey = \"host\""), "line 14", "starts with '/'"),
+            (format!("{GOOD}[shingle]\nsize = 4\nkey = \"\""), "line 14", "0 bytes"),
+            (format!("{GOOD}[shingle]\nkey = \"/host\""), "line 12", "size"),
             ("format = \"json\"".into(), "line 1", "0 features"),
             ("format = \"regex\"\n[[feature]]\nname = \"s\"\nfield = \"b\"".into(), "line 1", "pattern"),
         ];
@@ -565,6 +651,19 @@ encode = "one_hot"
                 "want {line} and {word}, got: {said}"
             );
         }
+    }
+
+    #[test]
+    fn a_shingle_of_one_record_is_none() {
+        let spec = |size: u32| {
+            let text = format!("{GOOD}[shingle]\nsize = {size}\nkey = \"/host\"");
+            ValidSpec::from_toml(&text).expect("good")
+        };
+        assert_eq!(spec(1), ValidSpec::from_toml(GOOD).expect("good"));
+        let shingle = Shingle { size: 5, key: Some("/host".into()) };
+        assert_eq!(spec(5).shingle(), Some(&shingle));
+        assert_eq!((spec(1).shingle_size(), spec(5).shingle_size()), (1, 5));
+        assert_eq!(spec(1).with_shingle(Some(shingle)).expect("good"), spec(5));
     }
 
     #[test]

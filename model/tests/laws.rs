@@ -377,7 +377,6 @@ fn parameters_out_of_range_are_refused_by_name() {
         (Params { trees: 0, ..Params::default() }, "trees is 0; 1 to"),
         (Params { samples: 1, ..Params::default() }, "samples is 1; 2 to"),
         (Params { trees: u32::MAX, ..Params::default() }, "trees is 4294967295"),
-        (Params { shingle: 0, ..Params::default() }, "shingle is 0"),
     ];
     for (params, want) in cases {
         let said = ValidParams::new(params).expect_err("out of range").to_string();
