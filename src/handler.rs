@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 
 use crate::app::App;
 use crate::deadline::Until;
-use crate::event::{Event, EventError, Record, Source};
+use crate::event::{DecodeFault, Event, EventError, Record, Source};
 use crate::models::Chosen;
 use crate::response::{self, Response};
 use crate::scorer::{Points, Scored, Unscorable};
@@ -34,6 +34,9 @@ pub enum Outcome {
     Stored,
     /// Its bytes are with the dead letters.
     DeadLettered,
+    /// It can be read, but begins a series in this batch: it has no score, and nothing is written. A
+    /// verdict without a score could only overwrite the one that the record had in another batch.
+    NoHistory,
     /// Neither; it must come again.
     Failed {
         /// Why.
@@ -57,7 +60,7 @@ pub struct BatchReport {
     pub source: Source,
     /// Id of the model that scored it; of several, joined by commas.
     pub model: String,
-    /// Records in the event: the sum of the next three.
+    /// Records in the event: the sum of the next four.
     pub records: usize,
     /// Records whose verdicts are stored.
     pub stored: usize,
@@ -65,6 +68,8 @@ pub struct BatchReport {
     pub dead_lettered: usize,
     /// Records that must come again.
     pub failed: usize,
+    /// Records with too few of their series before them in the batch to have a score.
+    pub no_history: usize,
     /// Records judged anomalous, whatever became of them afterwards.
     pub anomalies: usize,
     /// Time to take the event apart.
@@ -109,8 +114,8 @@ impl From<HandlerError> for Diagnostic {
 }
 
 impl App {
-    /// Handles one invocation: every record ends stored, dead-lettered or failed, and the answer
-    /// names the failed ones if it can. Work stops `DEADLINE_RESERVE_MS` before the deadline. One log
+    /// Handles one invocation: every record ends stored, dead-lettered, failed or, with a shingle,
+    /// without history, and the answer names the failed ones if it can. Work stops `DEADLINE_RESERVE_MS` before the deadline. One log
     /// line says what was done.
     ///
     /// # Errors
@@ -224,6 +229,7 @@ impl<'a> Batch<'a> {
                 stored: 0,
                 dead_lettered: 0,
                 failed: 0,
+                no_history: 0,
                 anomalies: 0,
                 decode: Duration::ZERO,
                 features: Duration::ZERO,
@@ -239,10 +245,11 @@ impl<'a> Batch<'a> {
     fn score(&mut self) -> Result<Vec<Judged<'a>>, DimensionError> {
         let event = self.event;
         let payload = |record: &'a Record<'a>| {
-            event.payload(record).map_err(|fault| Unscorable::Decode(fault.clone()))
+            let fault = |fault: &DecodeFault| Unscorable::Decode(fault.clone());
+            (event.group(record), event.payload(record).map_err(fault))
         };
         // What no model is chosen for stays as it is here.
-        let unscored = |record| Err(payload(record).err().unwrap_or(Unscorable::NoModel));
+        let unscored = |record| Err(payload(record).1.err().unwrap_or(Unscorable::NoModel));
         let mut judged: Vec<Judged<'a>> = event.records.iter().map(unscored).collect();
         for (model, records) in self.models.groups() {
             let started = Instant::now();
@@ -257,7 +264,7 @@ impl<'a> Batch<'a> {
         Ok(judged)
     }
 
-    /// Verdicts on what was scored, dead letters of what was not.
+    /// Verdicts on what was scored, dead letters of what never will be.
     fn sort(
         &mut self,
         judged: Vec<Judged<'a>>,
@@ -271,6 +278,7 @@ impl<'a> Batch<'a> {
                     self.report.anomalies += usize::from(verdict.is_anomaly());
                     verdicts.push(index, verdict);
                 }
+                Err(Unscorable::NoHistory) => self.outcomes[index] = Outcome::NoHistory,
                 Err(fault) => letters.push(index, self.letter(record, chain(&fault))),
             }
         }
@@ -336,6 +344,7 @@ impl<'a> Batch<'a> {
             match outcome {
                 Outcome::Stored => self.report.stored += 1,
                 Outcome::DeadLettered => self.report.dead_lettered += 1,
+                Outcome::NoHistory => self.report.no_history += 1,
                 Outcome::Failed { reason } => {
                     self.report.failed += 1;
                     if self.report.reasons.len() < MAX_REASONS {
@@ -373,6 +382,7 @@ impl BatchReport {
             stored = self.stored,
             dead_lettered = self.dead_lettered,
             failed = self.failed,
+            no_history = self.no_history,
             anomalies = self.anomalies,
             decode_ms = ms(self.decode),
             features_ms = ms(self.features),
@@ -404,12 +414,12 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
-    use sawlog_model::ThresholdRule;
+    use sawlog_model::{Shingle, ThresholdRule};
     use serde_json::Value;
 
     use super::*;
     use crate::config::{Config, DeadLettersUri, ModelUri, ResultsUri};
-    use crate::scorer::tests::model;
+    use crate::scorer::tests::{model, shingled_model};
 
     struct Fixture {
         folder: tempfile::TempDir,
@@ -418,10 +428,13 @@ mod tests {
 
     impl Fixture {
         async fn start(partial_batch: bool) -> Self {
+            Self::with(&model(Some(ThresholdRule::Value(1.0))), partial_batch).await
+        }
+
+        async fn with(model: &Model, partial_batch: bool) -> Self {
             let folder = tempfile::tempdir().expect("folder");
             let path = |name: &str| folder.path().join(name);
-            let snapshot = model(Some(ThresholdRule::Value(1.0))).encode();
-            std::fs::write(path("m.model"), snapshot).expect("written");
+            std::fs::write(path("m.model"), model.encode()).expect("written");
             let config = Config {
                 models: ModelUri::File(path("m.model")).into(),
                 model_refresh_secs: 0,
@@ -519,6 +532,33 @@ mod tests {
         }
         assert_eq!(fixture.lines("results.jsonl").len(), sound);
         assert_eq!(fixture.lines("dead.jsonl").len(), poison);
+    }
+
+    #[tokio::test]
+    async fn a_record_that_begins_its_series_is_not_written_and_takes_nothing_back() {
+        let shingle = Shingle { size: 3, key: Some("/host".into()) };
+        let model = shingled_model(Some(ThresholdRule::Value(100.0)), Some(shingle));
+        let fixture = Fixture::with(&model, false).await;
+        let text = |ms: usize| format!(r#"{{"host":"a","ms":{ms},"path":"/{}"}}"#, ms % 2);
+        let mut records: Vec<String> = (0..8).map(|at| record(at, &text(at))).collect();
+        // A key that is known and a field that is not: poison, and a gap.
+        records[5] = record(5, r#"{"host":"a","path":"/1"}"#);
+        let handle = async |records: &[String]| {
+            let raw = event(records);
+            let report = fixture.app.handle(&raw, None).await.expect("handled").report;
+            assert_eq!(report.anomalies, 0);
+            let BatchReport { stored, dead_lettered, failed, no_history, .. } = report;
+            [stored, dead_lettered, failed, no_history]
+        };
+        assert_eq!(handle(&records).await, [3, 1, 0, 4]);
+        let ids = || -> Vec<Value> {
+            fixture.lines("results.jsonl").iter().map(|line| line["id"].clone()).collect()
+        };
+        assert_eq!(ids(), ["kafka/t/0/2", "kafka/t/0/3", "kafka/t/0/4"]);
+        let before = fixture.lines("results.jsonl");
+        // The later part comes again, with less before it.
+        assert_eq!(handle(&records[2..5]).await, [1, 0, 0, 2]);
+        assert_eq!(fixture.lines("results.jsonl"), before);
     }
 
     #[tokio::test]

@@ -1,7 +1,12 @@
 //! A batch of payloads to scores: every payload a point, all points in one array, one call.
+//!
+//! With a shingle a point is made of the records before it too: those of its own stream in this
+//! batch and in no other, so that scores depend on nothing but the event.
+
+use std::collections::HashMap;
 
 use ndarray::{Array1, ArrayView2};
-use sawlog_model::{DimensionError, FeatureShare, Model, RecordError, Value};
+use sawlog_model::{DimensionError, FeatureShare, Model, RecordError, Shingler, Value};
 
 use crate::event::DecodeFault;
 use crate::verdict;
@@ -17,9 +22,13 @@ pub struct Scored {
     pub attribution: Option<Vec<FeatureShare>>,
 }
 
-/// Why a record can't be scored, now or ever: it is poison.
+/// Why a record has no score. But for [`Unscorable::NoHistory`] it is poison: it can't be scored now
+/// or ever.
 #[derive(Debug, thiserror::Error)]
 pub enum Unscorable {
+    /// It can be read, and has too few records of its series before it in the batch.
+    #[error("it has too few records of its series before it")]
+    NoHistory,
     /// It can't be taken out of the event.
     #[error(transparent)]
     Decode(#[from] DecodeFault),
@@ -35,40 +44,60 @@ pub enum Unscorable {
 }
 
 /// The points of a batch, record by record: values, or why there are none.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Points {
+    /// The values of each point's newest record.
     records: Vec<Result<Vec<Value>, Unscorable>>,
     /// The rows of the records that have values, end to end.
     rows: Vec<f32>,
 }
 
 impl Points {
-    /// Reads payloads by the model's features. There is one entry a payload, in their order.
+    /// Reads payloads by the model's features, each with the name of the ordered stream that it is
+    /// of. There is one entry a payload, in their order.
     pub fn read<'p>(
         model: &Model,
-        payloads: impl Iterator<Item = Result<&'p [u8], Unscorable>>,
-    ) -> Self {
-        Self::of_values(model, payloads.map(|payload| Ok(model.features().read(payload?)?)))
-    }
-
-    /// Takes records whose values are read already. There is one entry a record, in their order.
-    pub fn of_values(
-        model: &Model,
-        records: impl Iterator<Item = Result<Vec<Value>, Unscorable>>,
+        payloads: impl Iterator<Item = (&'p str, Result<&'p [u8], Unscorable>)>,
     ) -> Self {
         let features = model.features();
-        let mut rows = Vec::with_capacity(records.size_hint().0 * features.dimensions());
-        let records = records.map(|values| {
-            let values = values?;
-            let start = rows.len();
-            rows.resize(start + features.dimensions(), 0.0);
-            if let Err(error) = features.encode(&values, &mut rows[start..]) {
-                rows.truncate(start);
-                return Err(error.into());
-            }
-            Ok(values)
-        });
-        Self { records: records.collect(), rows }
+        let is_shingled = features.spec().shingle().is_some();
+        let count = payloads.size_hint().0;
+        let mut points = Self {
+            records: Vec::with_capacity(count),
+            rows: Vec::with_capacity(count * features.dimensions()),
+        };
+        let mut streams: HashMap<&str, Shingler> = HashMap::new();
+        for (stream, payload) in payloads {
+            let stream = if is_shingled { stream } else { "" };
+            let shingler = streams.entry(stream).or_insert_with(|| Shingler::new(features.spec()));
+            let record = payload.inspect_err(|_| shingler.gap()).and_then(|payload| {
+                let next = features.read_in_series(payload);
+                // Beyond the limits of histories, which a batch can hardly reach, there is none.
+                let point = shingler.take(&next).unwrap_or_default();
+                let encoded = point.map(|point| points.encode(model, point)).transpose()?;
+                let values = next.values?;
+                encoded.map(|()| values).ok_or(Unscorable::NoHistory)
+            });
+            points.records.push(record);
+        }
+        points
+    }
+
+    /// Adds a point: the values of its records, the newest last.
+    pub fn push(&mut self, model: &Model, point: &[Value]) {
+        let newest = point.len().saturating_sub(model.features().names().len());
+        let record = self.encode(model, point).map(|()| point[newest..].to_vec());
+        self.records.push(record.map_err(Unscorable::from));
+    }
+
+    fn encode(&mut self, model: &Model, point: &[Value]) -> Result<(), RecordError> {
+        let start = self.rows.len();
+        self.rows.resize(start + model.features().dimensions(), 0.0);
+        let encoded = model.features().encode(point, &mut self.rows[start..]);
+        if encoded.is_err() {
+            self.rows.truncate(start);
+        }
+        encoded
     }
 
     /// Scores the batch in one call and explains its anomalies. There is one entry a payload, in
@@ -105,13 +134,19 @@ impl Points {
 #[cfg(test)]
 pub(crate) mod tests {
     use sawlog_model::{
-        Calibration, Features, Forest, Params, Provenance, ThresholdRule, ValidParams, ValidSpec,
+        Calibration, Features, Forest, Params, Provenance, Shingle, ThresholdRule, ValidParams,
+        ValidSpec,
     };
 
     use super::*;
 
     /// A model of requests with a duration in milliseconds and a path, the threshold as given.
     pub(crate) fn model(rule: Option<ThresholdRule>) -> Model {
+        shingled_model(rule, None)
+    }
+
+    /// The same of several requests of a host each.
+    pub(crate) fn shingled_model(rule: Option<ThresholdRule>, shingle: Option<Shingle>) -> Model {
         let spec = ValidSpec::from_toml(
             r#"
             format = "json"
@@ -126,12 +161,15 @@ pub(crate) mod tests {
             encode = "one_hot"
             "#,
         )
+        .and_then(|spec| spec.with_shingle(shingle))
         .expect("spec");
+        let mut shingler = Shingler::new(&spec);
         let read = |i: u32| {
-            let json = format!(r#"{{"ms":{},"path":"/{}"}}"#, i % 50, i % 2);
-            sawlog_model::read_record(&spec, json.as_bytes()).expect("record")
+            let json = format!(r#"{{"host":"a","ms":{},"path":"/{}"}}"#, i % 50, i % 2);
+            let next = sawlog_model::read_in_series(&spec, json.as_bytes());
+            shingler.take(&next).expect("a short history").map(<[Value]>::to_vec)
         };
-        let values: Vec<Vec<Value>> = (0..200).map(read).collect();
+        let values: Vec<Vec<Value>> = (0..200).filter_map(read).collect();
         let sample: Vec<&[Value]> = values.iter().map(Vec::as_slice).collect();
         let features = Features::fit(spec.clone(), &sample).expect("features");
         let mut rows = Vec::new();
@@ -161,7 +199,8 @@ pub(crate) mod tests {
             Ok(br#"{"path":"/1"}"#),
             Ok(usual),
         ];
-        let scored = Points::read(&model, payloads.into_iter()).score(&model).expect("same model");
+        let scored = Points::read(&model, payloads.into_iter().map(|payload| ("", payload)));
+        let scored = scored.score(&model).expect("same model");
         assert!(matches!(
             &scored[..],
             [
@@ -180,6 +219,65 @@ pub(crate) mod tests {
         let shares = of(2).attribution.as_ref().expect("an anomaly is explained");
         assert!(shares[0].high > 0.5, "it comes from the duration: {shares:?}");
         assert_eq!(of(0).attribution, None);
+    }
+
+    /// The number of each record that makes a point, and its score.
+    fn scores(model: &Model, records: &[(&str, String)]) -> Vec<Option<f32>> {
+        let payloads = records.iter().map(|(stream, text)| (*stream, Ok(text.as_bytes())));
+        let scored = Points::read(model, payloads).score(model).expect("same model");
+        let score = |scored: Result<Scored, Unscorable>| match scored {
+            Ok(scored) => Some(scored.score),
+            Err(Unscorable::NoHistory) => None,
+            Err(fault) => panic!("{fault}"),
+        };
+        scored.into_iter().map(score).collect()
+    }
+
+    #[test]
+    fn a_point_is_made_of_its_own_series_in_its_own_stream() {
+        let shingle = Shingle { size: 3, key: Some("/host".into()) };
+        let model = shingled_model(None, Some(shingle));
+        let record =
+            |host: &str, ms: usize| format!(r#"{{"host":"{host}","ms":{ms},"path":"/1"}}"#);
+        let of = |stream: &'static str, host: &str| {
+            (0..6).map(|ms| (stream, record(host, ms))).collect::<Vec<_>>()
+        };
+        let alone = scores(&model, &of("t-0", "a"));
+        assert_eq!(alone.iter().flatten().count(), 4, "{alone:?}");
+        assert_eq!(alone[..2], [None, None]);
+        let parts = [of("t-0", "a"), of("t-0", "b"), of("t-1", "a")];
+        let mixed: Vec<_> = (0..18).map(|at| parts[at % 3][at / 3].clone()).collect();
+        for part in 0..3 {
+            let scores: Vec<_> = scores(&model, &mixed).into_iter().skip(part).step_by(3).collect();
+            assert_eq!(scores, alone);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_a_gap_in_its_series() {
+        let good = || Ok(br#"{"host":"a","ms":20,"path":"/1"}"#.as_slice());
+        let bad: [(Result<&[u8], Unscorable>, bool); 3] = [
+            (Ok(br#"{"host":"a","ms":"x","path":"/1"}"#), true),
+            (Ok(b"no json"), false),
+            (Err(DecodeFault::Base64.into()), false),
+        ];
+        for (bad, key_is_known) in bad {
+            let named = bad.as_ref().map_or_else(ToString::to_string, |_| "record".into());
+            for key in [Some("/host".to_owned()), None] {
+                let is_gap = key_is_known || key.is_none();
+                let model = shingled_model(None, Some(Shingle { size: 2, key }));
+                let again = match &bad {
+                    Ok(bytes) => Ok(*bytes),
+                    Err(_) => Err(DecodeFault::Base64.into()),
+                };
+                let payloads = [good(), good(), again, good(), good()];
+                let read = Points::read(&model, payloads.into_iter().map(|bytes| ("t-0", bytes)));
+                let scored = read.score(&model).expect("same model");
+                let has_score: Vec<bool> = scored.iter().map(Result::is_ok).collect();
+                assert_eq!(has_score, [false, true, false, !is_gap, true], "{named}");
+                assert!(!matches!(scored[2], Err(Unscorable::NoHistory)), "{named}: poison");
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What is said of one record: normal or anomalous, and why.
 //!
-//! As JSON, always with the same keys in the same order (`timestamp_ms` only when known):
+//! As JSON, always with the same keys in the same order (`timestamp_ms` only when known; `lag` and
+//! `lag_share` only with a shingle: how many records before the newest stands the one that most of a
+//! feature's share comes from, and how much):
 //!
 //! ```json
 //! {"id":"kafka/orders/3/12345",
@@ -49,6 +51,13 @@ pub struct Share {
     pub low: f32,
     /// Both together.
     pub share: f32,
+    /// With a shingle, the record that most of it comes from: so many before the newest, 0 for the
+    /// newest itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag: Option<usize>,
+    /// With a shingle, how much comes from that record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag_share: Option<f32>,
 }
 
 impl<'m> Verdict<'m> {
@@ -104,6 +113,8 @@ impl<'m> Verdict<'m> {
             high: part.high,
             low: part.low,
             share: part.high + part.low,
+            lag: part.peak.map(|peak| peak.lag),
+            lag_share: part.peak.map(|peak| peak.share),
         };
         let shares = self.scored.attribution.as_ref()?;
         Some(self.model.features().names().zip(shares.iter().map(share)))
@@ -191,8 +202,8 @@ mod tests {
     fn scored(score: f32) -> Scored {
         let attribution = (score > 1.0).then(|| {
             vec![
-                FeatureShare { feature: 0, high: 0.75, low: 0.0 },
-                FeatureShare { feature: 1, high: 0.125, low: 0.125 },
+                FeatureShare { feature: 0, high: 0.75, low: 0.0, peak: None },
+                FeatureShare { feature: 1, high: 0.125, low: 0.125, peak: None },
             ]
         });
         Scored {
@@ -211,6 +222,23 @@ mod tests {
             model.id()
         );
         assert_eq!(serde_json::to_string(&verdict).expect("json"), expected);
+    }
+
+    #[test]
+    fn with_a_shingle_a_share_names_the_record_that_most_of_it_comes_from() {
+        let share = |peak| {
+            let share = FeatureShare { feature: 0, high: 0.75, low: 0.0, peak };
+            let scored = Scored { attribution: Some(vec![share]), ..scored(1.5) };
+            let model = model(Some(ThresholdRule::Value(1.0)));
+            let verdict = Verdict::new(&model, Cow::Owned(origin()), None, scored);
+            serde_json::to_string(&AttributionMap(&verdict)).expect("json")
+        };
+        assert_eq!(share(None), r#"{"duration_ms":{"high":0.75,"low":0.0,"share":0.75}}"#);
+        let peak = Some(sawlog_model::Peak { lag: 3, share: 0.5 });
+        assert_eq!(
+            share(peak),
+            r#"{"duration_ms":{"high":0.75,"low":0.0,"share":0.75,"lag":3,"lag_share":0.5}}"#
+        );
     }
 
     #[test]

@@ -42,7 +42,9 @@ fn sealed(data: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = data.to_vec();
     let body_len = bytes.len().checked_sub(CHECKSUM).filter(|&len| len >= PREFIX)?;
     bytes[..8].copy_from_slice(b"SAWLOGRF");
-    bytes[8..12].copy_from_slice(&1_u32.to_le_bytes());
+    // Version 2 where it is so already: points of several records.
+    let version = if bytes[8] == 2 { 2_u32 } else { 1 };
+    bytes[8..12].copy_from_slice(&version.to_le_bytes());
     let len = bytes.len() as u64;
     bytes[16..PREFIX].copy_from_slice(&len.to_le_bytes());
     let checksum = Sha256::digest(&bytes[..body_len]);

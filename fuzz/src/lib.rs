@@ -129,6 +129,8 @@ pub fn encodes(features: &Features, payload: &[u8]) -> Option<Vec<f32>> {
         }
     };
     let mut point = vec![f32::NAN; features.dimensions()];
+    // A series of the same record.
+    let values = vec![values; features.spec().shingle_size()].concat();
     features.encode(&values, &mut point).expect("what `read` takes can be encoded");
     assert!(point.iter().all(|x| x.abs() <= MAX_COORDINATE), "{point:?} of {values:?}");
     Some(point)

@@ -114,6 +114,14 @@ impl Shingler {
         Ok(history.len().checked_sub(self.window).map(|start| &history[start..]))
     }
 
+    /// Takes note of a record of which nothing is known: it ends the history of a stream's only
+    /// series, and of none where there are keys.
+    pub fn gap(&mut self) {
+        if self.shingle.as_ref().is_some_and(|shingle| shingle.key.is_none()) {
+            self.end("");
+        }
+    }
+
     /// Ends the history of a series.
     fn end(&mut self, name: &str) {
         if let Some(history) = self.histories.get_mut(name) {

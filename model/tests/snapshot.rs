@@ -4,8 +4,8 @@
 use ndarray::{Array1, ArrayView2};
 use proptest::prelude::*;
 use sawlog_model::{
-    Calibration, Features, Forest, Model, Params, Provenance, SnapshotError, ThresholdRule,
-    ValidParams, ValidSpec, Value,
+    Calibration, Features, Forest, Model, Params, Provenance, Shingle, SnapshotError,
+    ThresholdRule, ValidParams, ValidSpec, Value,
 };
 use sha2::{Digest, Sha256};
 
@@ -36,8 +36,15 @@ fn records() -> Vec<Vec<Value>> {
 }
 
 fn model() -> Model {
-    let spec = ValidSpec::from_toml(SPEC).expect("good specification");
-    let records = records();
+    shingled(1)
+}
+
+/// The same of points of several records each, all of one series.
+fn shingled(size: usize) -> Model {
+    let shingle = Shingle { size: size as u32, key: Some("/host".into()) };
+    let spec = ValidSpec::from_toml(SPEC).and_then(|spec| spec.with_shingle(Some(shingle)));
+    let spec = spec.expect("good specification");
+    let records: Vec<Vec<Value>> = records().windows(size).map(<[_]>::concat).collect();
     let rows: Vec<&[Value]> = records.iter().map(Vec::as_slice).collect();
     let features = Features::fit(spec, &rows).expect("not all constant");
     let dimensions = features.dimensions();
@@ -102,6 +109,49 @@ fn explanations_name_the_feature_and_the_direction() {
     assert!((total - 1.0).abs() < 1e-5, "shares add up to {total}");
     assert!(shares[0].high > 0.9, "the duration is too high: {shares:?}");
     assert_eq!((shares[2].high, shares[2].low), (0.0, 0.0), "a constant feature explains nothing");
+}
+
+#[test]
+fn a_shingled_model_is_written_and_read_with_its_key() {
+    let model = shingled(3);
+    let bytes = model.encode();
+    assert_eq!(bytes[8], 2, "a version that programs without shingles refuse");
+    let read = Model::decode(&bytes).expect("its own bytes");
+    assert_eq!(read, model);
+    assert_eq!(read.encode(), bytes);
+    assert_eq!(read.features().spec().shingle(), model.features().spec().shingle());
+    assert_eq!(model.features().dimensions(), 3 * 5);
+    // Its size or its version changed, the rest is another header.
+    let mut bytes = self::model().encode();
+    bytes[8] = 2;
+    refused(&seal(bytes.clone()));
+    bytes[8] = 3;
+    assert!(refused(&seal(bytes)).to_string().contains("reads versions 1 and 2"));
+}
+
+/// A feature is one thing, learned once, wherever in a point it stands.
+#[test]
+fn a_shingled_feature_is_encoded_alike_in_all_records_of_a_point() {
+    let model = shingled(3);
+    let features = model.features();
+    let read = |text: &str| features.read(text.as_bytes()).expect("good");
+    let texts = [r#"{"duration":50,"method":"PUT","host":"a"}"#, r#"{"duration":9000,"host":"a"}"#];
+    let [usual, odd] = texts.map(read);
+    for lag in 0..3 {
+        let mut records = [&usual, &usual, &usual];
+        records[2 - lag] = &odd;
+        let mut point = vec![f32::NAN; features.dimensions()];
+        let values: Vec<Value> = records.into_iter().flatten().cloned().collect();
+        features.encode(&values, &mut point).expect("good");
+        let parts: Vec<&[f32]> = point.chunks_exact(5).collect();
+        assert!((0..3).all(|at| (parts[at] == parts[2 - lag]) == (at == 2 - lag)), "{parts:?}");
+        let shares = model.explain(&point).expect("its dimensions");
+        let total: f32 = shares.iter().map(|share| share.high + share.low).sum();
+        assert!((total - 1.0).abs() < 1e-5, "shares add up to {total}");
+        let peak = shares[0].peak.expect("with a shingle");
+        assert_eq!(peak.lag, lag, "the record that is odd: {shares:?}");
+        assert!(shares[0].high > 0.5 && peak.share <= shares[0].high + shares[0].low);
+    }
 }
 
 #[test]
@@ -178,34 +228,44 @@ proptest! {
     }
 }
 
-/// A snapshot of version 1 as it was first written, with the scores it gave: read forever.
+/// A snapshot of each version as it was first written, with the scores it gave: read forever.
 #[test]
 fn the_golden_snapshot_of_version_1_is_read_as_ever() {
+    is_read_as_ever("v1", model);
+}
+
+#[test]
+fn the_golden_snapshot_of_version_2_is_read_as_ever() {
+    is_read_as_ever("v2", || shingled(3));
+}
+
+fn is_read_as_ever(name: &str, model: impl Fn() -> Model) {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
-    if std::env::var_os("SAWLOG_WRITE_GOLDEN").is_some() {
+    if std::env::var("SAWLOG_WRITE_GOLDEN").is_ok_and(|asked| asked == name) {
         let model = model();
-        std::fs::write(format!("{folder}/v1.sawlog"), model.encode()).expect("written");
+        std::fs::write(format!("{folder}/{name}.sawlog"), model.encode()).expect("written");
         let scores: String = golden_scores(&model).map(|line| line + "\n").collect();
-        std::fs::write(format!("{folder}/v1.scores.csv"), scores).expect("written");
+        std::fs::write(format!("{folder}/{name}.scores.csv"), scores).expect("written");
     }
-    let bytes = std::fs::read(format!("{folder}/v1.sawlog")).expect("the golden file is committed");
+    let bytes = std::fs::read(format!("{folder}/{name}.sawlog")).expect("it is committed");
     let model = Model::decode(&bytes).expect("readable forever");
     assert_eq!(model.encode(), bytes, "written as it was");
-    let want = std::fs::read_to_string(format!("{folder}/v1.scores.csv")).expect("committed");
+    let want = std::fs::read_to_string(format!("{folder}/{name}.scores.csv")).expect("committed");
     let got: Vec<String> = golden_scores(&model).collect();
     assert_eq!(got, want.lines().collect::<Vec<_>>());
 }
 
 fn golden_scores(model: &Model) -> impl Iterator<Item = String> {
     let payloads = [
-        r#"{"duration":1,"method":"GET"}"#,
-        r#"{"duration":50.5,"method":"PUT"}"#,
-        r#"{"duration":1e6,"method":"NEW"}"#,
-        r#"{}"#,
+        r#"{"host":"a","duration":1,"method":"GET"}"#,
+        r#"{"host":"a","duration":50.5,"method":"PUT"}"#,
+        r#"{"host":"a","duration":1e6,"method":"NEW"}"#,
+        r#"{"host":"a"}"#,
     ];
     payloads.into_iter().map(|payload| {
         let mut row = vec![0.0; model.features().dimensions()];
         let values = model.features().read(payload.as_bytes()).expect("good record");
+        let values = vec![values; model.features().spec().shingle_size()].concat();
         model.features().encode(&values, &mut row).expect("nothing is required");
         format!("{:.12}", model.forest().score(&row).expect("its dimensions"))
     })

@@ -3,8 +3,9 @@
 //! The table's partition key is `id` (a string), the record's identity; it has no sort key. Beside
 //! it an item has `score` and `threshold` (numbers; the latter null without calibration), `anomaly`
 //! (boolean), `features` (name to number, string or null), for an anomaly `attribution` (name to
-//! `high`, `low`, `share`), `model`, `scorer`, `timestamp_ms` when known, and the fields of the
-//! origin (`source`, and for Kafka `topic`, `partition`, `offset`, `cluster`).
+//! `high`, `low`, `share`; with a shingle `lag`, `lag_share`), `model`, `scorer`, `timestamp_ms` when
+//! known, and the fields of the origin (`source`, and for Kafka `topic`, `partition`, `offset`,
+//! `cluster`).
 //!
 //! DynamoDB's numbers have 38 digits and lie between 1E-130 and 9.99E+125 in magnitude. Every f64 has
 //! few enough digits; the rare one outside the range is stored as a string, exactly.
@@ -228,8 +229,11 @@ fn feature(value: &Value) -> AttributeValue {
 fn share(part: Share) -> AttributeValue {
     let parts = [("high", part.high), ("low", part.low), ("share", part.share)];
     // As f32: its shortest text, and always in range.
-    let number = |(name, part): (&str, f32)| (name.to_owned(), AttributeValue::N(part.to_string()));
-    AttributeValue::M(parts.into_iter().map(number).collect())
+    let parts = parts.into_iter().chain(part.lag_share.map(|share| ("lag_share", share)));
+    let parts = parts.map(|(name, part)| (name, part.to_string()));
+    let parts = parts.chain(part.lag.map(|lag| ("lag", lag.to_string())));
+    let number = |(name, text): (&str, String)| (name.to_owned(), AttributeValue::N(text));
+    AttributeValue::M(parts.map(number).collect())
 }
 
 /// A finite number, as a number if DynamoDB has it, else as a string.
@@ -294,8 +298,8 @@ mod tests {
     fn an_item_holds_the_verdict() {
         let model = model(Some(ThresholdRule::Value(1.0)));
         let attribution = vec![
-            FeatureShare { feature: 0, high: 0.75, low: 0.0 },
-            FeatureShare { feature: 1, high: 0.0, low: 0.25 },
+            FeatureShare { feature: 0, high: 0.75, low: 0.0, peak: None },
+            FeatureShare { feature: 1, high: 0.0, low: 0.25, peak: None },
         ];
         let values = vec![Value::Number(930.5), Value::Missing];
         let scored = Scored { score: 1.5, values, attribution: Some(attribution) };

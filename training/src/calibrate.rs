@@ -79,7 +79,12 @@ fn score_all(model: &Model, inputs: &[String]) -> anyhow::Result<(Vec<f32>, Tall
         let spec = model.features().spec();
         input::read_source(source, spec, &|bytes| progress.add(bytes), |record| {
             tally.read += 1;
-            match record.values.and_then(|values| scorer.take(&values)) {
+            let point = match record.point {
+                Ok(Some(point)) => point,
+                Ok(None) => return tally.no_history += 1,
+                Err(error) => return tally.reject(record.place, error),
+            };
+            match scorer.take(point) {
                 Ok(()) if result.is_ok() => result = scorer.score_full_batch(),
                 Ok(()) => {}
                 Err(error) => tally.reject(record.place, &error),

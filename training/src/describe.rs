@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use sawlog_model::features::Scaling;
 use sawlog_model::spec::{FeatureSpec, Format};
-use sawlog_model::{Calibration, Fitted, LeafRule, Model, Sampling, ThresholdRule};
+use sawlog_model::{Calibration, Fitted, LeafRule, Model, Sampling, Shingle, ThresholdRule};
 
 use crate::tally::Tally;
 
@@ -56,6 +56,13 @@ pub(crate) fn tally(out: &mut impl Write, tally: &Tally) -> io::Result<()> {
     for line in tally.first_rejects() {
         writeln!(out, "             {line}")?;
     }
+    if tally.no_history > 0 {
+        let count = grouped(tally.no_history);
+        writeln!(
+            out,
+            "beginning  {count} records began a series: too few before them for a point"
+        )?;
+    }
     writeln!(out, "kept       {}", grouped(tally.kept()))
 }
 
@@ -75,6 +82,13 @@ pub(crate) fn model(out: &mut impl Write, model: &Model) -> io::Result<()> {
         if *fitted == Fitted::Constant {
             writeln!(out, "warning: `{}` was constant in training and is left out", spec.name)?;
         }
+    }
+    if let Some(Shingle { size, key }) = features.spec().shingle() {
+        let series = match key {
+            Some(key) => format!("of the same `{key}`, which tells series apart"),
+            None => "of the file or partition: one series".to_owned(),
+        };
+        writeln!(out, "\nshingle    a point is {size} consecutive records {series}")?;
     }
     let params = model.params();
     let forest = model.forest();

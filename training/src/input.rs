@@ -1,13 +1,16 @@
 //! Inputs: paths, folders, globs and standard input to lines, plain or compressed.
 //!
 //! A record is one line. Lines longer than [`MAX_RECORD_LEN`] are reported with their length and
-//! never stored whole, so memory does not depend on the input.
+//! never stored whole, so memory does not depend on the input. With a shingle each input is one stream:
+//! a point's records all stand in the same file.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use sawlog_model::{MAX_RECORD_LEN, RecordError, SpecError, ValidSpec, Value, read_record};
+use sawlog_model::{
+    MAX_RECORD_LEN, RecordError, SeriesError, Shingler, SpecError, ValidSpec, Value, read_in_series,
+};
 
 /// Bytes read at a time.
 const BUFFER_LEN: usize = 1 << 17;
@@ -54,6 +57,17 @@ pub(crate) enum InputError {
         path: String,
         /// Most bytes read.
         limit: u64,
+    },
+    /// Histories beyond their limits.
+    #[error("input {path}: line {line}: {source}")]
+    Series {
+        /// The file.
+        path: String,
+        /// The line, from 1.
+        line: u64,
+        /// The limit.
+        #[source]
+        source: SeriesError,
     },
     /// A CSV whose header doesn't have the columns, or isn't there.
     #[error("input {path}: line 1: {source}")]
@@ -149,8 +163,9 @@ pub(crate) struct Place<'a> {
 pub(crate) struct Record<'a> {
     /// Where it stands.
     pub place: Place<'a>,
-    /// Its values, one a feature, or why it is refused.
-    pub values: Result<Vec<Value>, RecordError>,
+    /// The values of the point that it completes, as [`Shingler::take`] gives them, none if it has too
+    /// few records of its series before it; or why it is refused.
+    pub point: Result<Option<&'a [Value]>, &'a RecordError>,
     /// Its bytes without the line end, cut off after [`MAX_RECORD_LEN`] + 1.
     pub bytes: &'a [u8],
 }
@@ -175,6 +190,7 @@ pub(crate) fn read_source(
     let is_csv = matches!(spec.format(), sawlog_model::spec::Format::Csv { .. });
     let mut lines = Lines::open(name, moved).map_err(|error| read_error(name, 0, error))?;
     let mut first = true;
+    let mut shingler = Shingler::new(&spec);
     loop {
         let (line, offset) = (lines.line + 1, lines.offset);
         let len = match lines.next() {
@@ -201,12 +217,18 @@ pub(crate) fn read_source(
                 Err(_) => {}
             }
         }
-        let values = if len > MAX_RECORD_LEN as u64 {
-            Err(RecordError::TooLong { len: usize::try_from(len).unwrap_or(usize::MAX) })
-        } else {
-            read_record(&spec, bytes)
-        };
-        each(Record { place: Place { source: name, line, offset }, values, bytes });
+        let mut next = read_in_series(&spec, bytes);
+        if len > MAX_RECORD_LEN as u64 {
+            // Only its beginning is there, which is too long already.
+            let len = usize::try_from(len).unwrap_or(usize::MAX);
+            next.values = Err(RecordError::TooLong { len });
+        }
+        let point = shingler.take(&next).map_err(|source| {
+            let path = name.to_owned();
+            InputError::Series { path, line, source }
+        })?;
+        let point = next.values.as_ref().map(|_| point);
+        each(Record { place: Place { source: name, line, offset }, point, bytes });
     }
     Ok(spec)
 }
@@ -333,7 +355,8 @@ mod tests {
         let source = Source { name: path.display().to_string(), size: 0 };
         let mut got = Vec::new();
         read_source(&source, &spec, &|_| {}, |record| {
-            let values = record.values.map_err(|error| error.to_string());
+            let point = record.point.map_err(ToString::to_string);
+            let values = point.map(|point| point.expect("no shingle").to_vec());
             got.push((record.place.line, record.place.offset, values));
         })?;
         Ok(got)

@@ -2,6 +2,9 @@
 //!
 //! Each batch is an event in the shape in which Amazon MSK's mapping delivers it, and goes through
 //! the same `App::handle` from its bytes to the answer. What is measured is that call.
+//!
+//! Records go to the partitions in turn. With a shingle each file is a partition of its own, as a
+//! producer's key would have it: the records of a series stay together and in their order.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -98,10 +101,13 @@ impl Replay<'_> {
         let app = runtime.block_on(App::start(config))?;
         let model = app.model_for("").context("a model")?;
         let topic = topic(&model, self.input);
+        let is_shingled = model.features().spec().shingle().is_some();
+        // Points are the handler's business; here only lines are read.
+        let spec = model.features().spec().with_shingle(None)?;
         let mut run = Run {
             app,
             runtime,
-            events: EventBuilder::new(topic.clone(), self.batch),
+            events: EventBuilder::new(topic.clone(), self.batch, is_shingled),
             batches: Vec::new(),
         };
         let sources = input::resolve(self.input)?;
@@ -109,17 +115,13 @@ impl Replay<'_> {
         let progress = Progress::over_bytes("replaying", bytes);
         for source in &sources {
             let mut result = Ok(());
-            input::read_source(
-                source,
-                model.features().spec(),
-                &|bytes| progress.add(bytes),
-                |record| {
-                    if result.is_ok() && run.events.push(record.bytes) {
-                        result = run.invoke();
-                    }
-                },
-            )?;
+            input::read_source(source, &spec, &|bytes| progress.add(bytes), |record| {
+                if result.is_ok() && run.events.push(record.bytes) {
+                    result = run.invoke();
+                }
+            })?;
             result?;
+            run.events.end_file();
         }
         run.invoke()?;
         progress.finish();
@@ -156,6 +158,9 @@ struct EventBuilder {
     topic: String,
     batch: usize,
     time_ms: u64,
+    /// Whether a file is a partition, and if so which one is next.
+    file: Option<u64>,
+    /// Records sent; with a file a partition, of the current file.
     sent: u64,
     count: usize,
     payload_len: usize,
@@ -170,13 +175,14 @@ fn topic(model: &Model, input: &[String]) -> String {
 }
 
 impl EventBuilder {
-    fn new(topic: String, batch: usize) -> Self {
+    fn new(topic: String, batch: usize, by_file: bool) -> Self {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let time_ms = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
         Self {
             topic,
             batch,
             time_ms,
+            file: by_file.then_some(0),
             sent: 0,
             count: 0,
             payload_len: 0,
@@ -186,8 +192,10 @@ impl EventBuilder {
 
     /// Adds a record; true if the event is full then.
     fn push(&mut self, payload: &[u8]) -> bool {
-        let partition = self.sent % PARTITIONS;
-        let offset = self.sent / PARTITIONS;
+        let (partition, offset) = match self.file {
+            Some(file) => (file, self.sent),
+            None => (self.sent % PARTITIONS, self.sent / PARTITIONS),
+        };
         let record = json!({
             "topic": self.topic,
             "partition": partition,
@@ -202,6 +210,13 @@ impl EventBuilder {
         self.count += 1;
         self.payload_len += payload.len();
         self.count == self.batch || self.payload_len >= MAX_EVENT_PAYLOAD
+    }
+
+    /// What follows is of another file.
+    fn end_file(&mut self) {
+        if let Some(file) = &mut self.file {
+            (*file, self.sent) = (*file + 1, 0);
+        }
     }
 
     /// The event so far, if there is anything in it.
@@ -268,6 +283,11 @@ fn report(out: &mut impl Write, batches: &[(Duration, BatchReport)]) -> anyhow::
         grouped(sum(|report| report.dead_lettered)),
         grouped(sum(|report| report.failed)),
     )?;
+    let no_history = sum(|report| report.no_history);
+    if no_history > 0 {
+        let count = grouped(no_history);
+        writeln!(out, "           {count} with too few of their series before them in the batch")?;
+    }
     let anomalies = sum(|report| report.anomalies);
     #[expect(clippy::cast_precision_loss, reason = "a share")]
     let share = anomalies as f64 / records.max(1) as f64;
@@ -385,13 +405,24 @@ fn shown(value: &Value) -> String {
 /// The features that a score comes from, the greatest first, as long as they matter.
 fn because(attribution: &Value, names: &[&str]) -> String {
     let part = |name: &str, side: &str| attribution[name][side].as_f64().unwrap_or_default();
-    let mut parts: Vec<(f64, String)> = names
+    let mut parts: Vec<(f64, &str, &str)> = names
         .iter()
-        .flat_map(|name| ["high", "low"].map(|side| (part(name, side), format!("{name} {side}"))))
+        .flat_map(|name| ["high", "low"].map(|side| (part(name, side), *name, side)))
         .collect();
     parts.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let told = parts.iter().filter(|(share, _)| *share >= 0.15).take(2);
-    told.map(|(share, what)| format!("{what} {:.0} %", 100.0 * share))
-        .collect::<Vec<_>>()
-        .join(", ")
+    let told = parts.iter().filter(|(share, ..)| *share >= 0.15).take(2);
+    let told = told.map(|(share, name, side)| {
+        format!("{name} {side} {:.0} %{}", 100.0 * share, most(&attribution[*name], name))
+    });
+    told.collect::<Vec<_>>().join(", ")
+}
+
+/// With a shingle, the record that most of a feature's share comes from.
+fn most(share: &Value, name: &str) -> String {
+    let percent = 100.0 * share["lag_share"].as_f64().unwrap_or_default();
+    match share["lag"].as_u64() {
+        None => String::new(),
+        Some(0) => format!(" (the newest {percent:.0} %)"),
+        Some(lag) => format!(" ({name}[-{lag}] {percent:.0} %)"),
+    }
 }

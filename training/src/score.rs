@@ -1,16 +1,18 @@
 //! `sawlog score`: the verdicts of a model on the records of files, by the Lambda's own code.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
-use sawlog_lambda::scorer::{Points, Scored, Unscorable};
+use sawlog_lambda::scorer::{Points, Scored};
 use sawlog_lambda::sinks::DeadLetter;
 use sawlog_lambda::{Origin, Verdict};
-use sawlog_model::{Model, RecordError, Value};
+use sawlog_model::{Model, RecordError};
+use serde::Serialize;
 
 use crate::describe::{grouped, percent};
 use crate::input::{self, Record};
@@ -24,7 +26,8 @@ const BATCH: usize = 4096;
 
 /// Scores the records of files with a model.
 ///
-/// Writes one line a record in the order of the input, a summary on standard error.
+/// Writes one line a record in the order of the input, a summary on standard error. With a shingle, a
+/// record that has too few of its series before it in its file has a line without a score.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The model
@@ -66,7 +69,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         rejects: args.rejects.as_deref().map(|path| Output::create(Some(path))).transpose()?,
         tally: Tally::default(),
         anomalies: 0,
-        batch: Vec::with_capacity(BATCH),
+        batch: Batch::default(),
     };
     if args.format == Format::Csv {
         writeln!(run.out, "score,anomaly,source,line")?;
@@ -100,7 +103,23 @@ struct Run<'m> {
     rejects: Option<Output>,
     tally: Tally,
     anomalies: u64,
-    batch: Vec<(Origin, Vec<Value>)>,
+    batch: Batch,
+}
+
+/// Records that are not written yet: each with its place, and whether it has a point.
+#[derive(Default)]
+struct Batch {
+    records: Vec<(Origin, bool)>,
+    points: Points,
+}
+
+/// What is written of a record that has too few of its series before it.
+#[derive(Serialize)]
+struct NoHistory<'a> {
+    id: String,
+    origin: &'a Origin,
+    score: (),
+    no_history: bool,
 }
 
 impl Run<'_> {
@@ -108,16 +127,19 @@ impl Run<'_> {
         self.tally.read += 1;
         let place = record.place;
         let origin = Origin::File { path: path.clone(), line: place.line, offset: place.offset };
-        match record.values {
-            Ok(values) => {
-                self.batch.push((origin, values));
-                if self.batch.len() == BATCH { self.score_batch() } else { Ok(()) }
-            }
+        let point = match record.point {
+            Ok(point) => point,
             Err(error) => {
-                self.tally.reject(place, &error);
-                self.write_reject(&origin, &error, record.bytes)
+                self.tally.reject(place, error);
+                return self.write_reject(&origin, error, record.bytes);
             }
+        };
+        match point {
+            Some(point) => self.batch.points.push(self.model, point),
+            None => self.tally.no_history += 1,
         }
+        self.batch.records.push((origin, point.is_some()));
+        if self.batch.records.len() == BATCH { self.score_batch() } else { Ok(()) }
     }
 
     fn write_reject(
@@ -135,10 +157,35 @@ impl Run<'_> {
     }
 
     fn score_batch(&mut self) -> anyhow::Result<()> {
-        let (origins, values): (Vec<Origin>, Vec<Vec<Value>>) = self.batch.drain(..).unzip();
-        let points = Points::of_values(self.model, values.into_iter().map(Ok::<_, Unscorable>));
-        for (origin, scored) in origins.into_iter().zip(points.score(self.model)?) {
-            self.write_score(&origin, scored?)?;
+        let Batch { records, points } = std::mem::take(&mut self.batch);
+        let mut scored = points.score(self.model)?.into_iter();
+        for (origin, has_point) in records {
+            match has_point.then(|| scored.next()).flatten() {
+                Some(scored) => self.write_score(&origin, scored?)?,
+                None => self.write_no_history(&origin)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn write_no_history(&mut self, origin: &Origin) -> anyhow::Result<()> {
+        if self.format == Format::Csv {
+            return self.write_row(origin, "", "");
+        }
+        let (id, score, no_history) = (origin.identity(), (), true);
+        serde_json::to_writer(&mut self.out, &NoHistory { id, origin, score, no_history })?;
+        Ok(writeln!(self.out)?)
+    }
+
+    fn write_row(
+        &mut self,
+        origin: &Origin,
+        score: impl Display,
+        anomaly: impl Display,
+    ) -> anyhow::Result<()> {
+        if let Origin::File { path, line, .. } = origin {
+            let path = path.replace('"', "\"\"");
+            writeln!(self.out, "{score},{anomaly},\"{path}\",{line}")?;
         }
         Ok(())
     }
@@ -146,18 +193,11 @@ impl Run<'_> {
     fn write_score(&mut self, origin: &Origin, scored: Scored) -> anyhow::Result<()> {
         let verdict = Verdict::new(self.model, Cow::Borrowed(origin), None, scored);
         self.anomalies += u64::from(verdict.is_anomaly());
-        match (self.format, origin) {
-            (Format::Csv, Origin::File { path, line, .. }) => {
-                let (score, anomaly) = (verdict.score(), u8::from(verdict.is_anomaly()));
-                let path = path.replace('"', "\"\"");
-                writeln!(self.out, "{score},{anomaly},\"{path}\",{line}")?;
-            }
-            _ => {
-                serde_json::to_writer(&mut self.out, &verdict)?;
-                writeln!(self.out)?;
-            }
+        if self.format == Format::Csv {
+            return self.write_row(origin, verdict.score(), u8::from(verdict.is_anomaly()));
         }
-        Ok(())
+        serde_json::to_writer(&mut self.out, &verdict)?;
+        Ok(writeln!(self.out)?)
     }
 
     fn finish(self) -> anyhow::Result<()> {
@@ -178,12 +218,20 @@ impl Run<'_> {
             percent(share),
             grouped(self.tally.rejected),
         )?;
+        if self.tally.no_history > 0 {
+            let count = grouped(self.tally.no_history);
+            writeln!(err, "  {count} began a series: too few before them for a score")?;
+        }
         if self.model.calibration().is_none() {
             writeln!(err, "the model has no threshold: `sawlog calibrate` sets one")?;
         }
         for line in self.tally.first_rejects() {
             writeln!(err, "  {line}")?;
         }
+        ensure!(
+            scored > 0 || self.tally.no_history == 0,
+            "no series is as long as the shingle in any one file: no record could be scored"
+        );
         ensure!(scored > 0 || self.tally.read == 0, "no record could be scored");
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! What became of the records of a run: how many were read and rejected, and why.
+//! What became of the records of a run: how many were read and rejected, and why, and how many made
+//! no point.
 
 use std::collections::HashMap;
 
@@ -19,6 +20,8 @@ pub(crate) struct Tally {
     pub read: u64,
     /// Records rejected.
     pub rejected: u64,
+    /// Records with too few of their series before them to make a point.
+    pub no_history: u64,
     first: Vec<String>,
     reasons: HashMap<String, u64>,
 }
@@ -37,9 +40,9 @@ impl Tally {
         }
     }
 
-    /// Records that were not rejected.
+    /// Records that make a point.
     pub(crate) fn kept(&self) -> u64 {
-        self.read - self.rejected
+        self.read - self.rejected - self.no_history
     }
 
     /// Rejected / read; 0 if nothing was read.
@@ -64,6 +67,12 @@ impl Tally {
             );
         }
         ensure!(self.read > 0, "the input has no record; no model is written");
+        ensure!(
+            self.kept() > 0 || self.no_history == 0,
+            "no series is as long as the shingle in any one file: all {} records have too few of \
+             theirs before them; no model is written",
+            self.no_history
+        );
         ensure!(self.kept() > 0, "no record was kept; no model is written");
         Ok(())
     }

@@ -3,7 +3,8 @@
 //! One pass over the input. Each record is read by the specification and offered to the keyed
 //! sketches: nine in ten to the trees' samples, one in ten to the held-out sample. What the sketches
 //! keep is all that stays in memory. Transforms are learned from the sampled records, trees built
-//! from them, and the threshold set by the held-out ones.
+//! from them, and the threshold set by the held-out ones. With a shingle, what is sampled is a record
+//! with those of its series before it.
 //!
 //! `--compat sagemaker` follows the endpoint instead: contiguous chunks of the rows in place of the
 //! sketch while the rows are few, its leaf rule, no record held out (docs/sagemaker.md).
@@ -17,7 +18,7 @@ use ndarray::{Array1, Array2};
 use sawlog_model::spec::{Encoding, Transform};
 use sawlog_model::{
     Calibration, Features, Forest, LeafRule, Model, Params, Provenance, RecordKey, Sampling,
-    Sketch, ThresholdRule, ValidParams, ValidSpec, Value,
+    Shingle, Sketch, ThresholdRule, ValidParams, ValidSpec, Value,
 };
 
 use crate::describe;
@@ -76,6 +77,14 @@ pub(crate) struct Args {
     /// beyond; the endpoint's leaf rule; no record is held out. Give numbers `transform = "none"`
     #[arg(long, value_enum)]
     compat: Option<Compat>,
+    /// Make a point of the last N records of a series, in the order of the file: what a value
+    /// follows then tells whether it is unusual. 1: of one record. In place of the specification's
+    #[arg(long, value_name = "N")]
+    shingle: Option<u32>,
+    /// The field whose values tell the series of a file apart, such as the host [default: the
+    /// specification's; without one a file is one series]
+    #[arg(long, value_name = "FIELD")]
+    shingle_key: Option<String>,
     /// Fail if more than this share of the records is rejected
     #[arg(long, default_value_t = MAX_REJECT_SHARE, value_parser = share, value_name = "SHARE")]
     max_reject_share: f64,
@@ -107,8 +116,25 @@ impl Args {
             seed,
             threshold: Some(threshold),
             compat: None,
+            shingle: None,
+            shingle_key: None,
             max_reject_share: MAX_REJECT_SHARE,
         }
+    }
+
+    /// The specification with the shingle that the user asks for.
+    fn shingled(&self, spec: ValidSpec) -> anyhow::Result<ValidSpec> {
+        if self.shingle.is_none() && self.shingle_key.is_none() {
+            return Ok(spec);
+        }
+        let given = spec.shingle();
+        let size = self.shingle.or(given.map(|shingle| shingle.size));
+        let size =
+            size.context("--shingle-key goes with --shingle or a specification's shingle")?;
+        let key = self.shingle_key.clone();
+        let key = key.or_else(|| given.and_then(|shingle| shingle.key.clone()));
+        let shingle = Some(Shingle { size, key });
+        spec.with_shingle(shingle).context("as --shingle or --shingle-key has it")
     }
 
     fn threshold(&self) -> ThresholdRule {
@@ -144,7 +170,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 pub(crate) fn train_to_file(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
     let named = || format!("specification {}", args.spec.display());
     let text = std::fs::read_to_string(&args.spec).with_context(named)?;
-    let spec = ValidSpec::from_toml(&text).with_context(named)?;
+    let spec = args.shingled(ValidSpec::from_toml(&text).with_context(named)?)?;
     let sources = input::resolve(&args.input)?;
     let mut read: Vec<&Path> = sources.iter().map(|source| Path::new(&source.name)).collect();
     read.push(&args.spec);
@@ -209,7 +235,7 @@ fn fitting_samples(records: u64) -> u32 {
     part.clamp(MIN_SAMPLES, DEFAULT_SAMPLES)
 }
 
-/// One record: its identity and its values.
+/// One record: its identity and the values of its point.
 type Row = (RecordKey, Vec<Value>);
 
 /// The records that trees are built from: at most trees x samples of them.
@@ -234,13 +260,13 @@ impl Sample {
         }
     }
 
-    fn take(&mut self, key: RecordKey, values: Vec<Value>) {
+    fn take(&mut self, key: RecordKey, point: &[Value]) {
         match &mut self.in_order {
-            None => self.sketch.offer(key, || values),
-            Some(rows) if rows.len() < self.capacity => rows.push((key, values)),
+            None => self.sketch.offer(key, || point.to_vec()),
+            Some(rows) if rows.len() < self.capacity => rows.push((key, point.to_vec())),
             Some(_) => {
                 let rows = self.in_order.take().unwrap_or_default();
-                for (key, values) in rows.into_iter().chain([(key, values)]) {
+                for (key, values) in rows.into_iter().chain([(key, point.to_vec())]) {
                     self.sketch.offer(key, || values);
                 }
             }
@@ -297,18 +323,19 @@ impl Gathered {
 
     fn take(&mut self, record: input::Record<'_>) {
         self.tally.read += 1;
-        let values = match record.values {
-            Ok(values) => values,
-            Err(error) => return self.tally.reject(record.place, &error),
+        let point = match record.point {
+            Ok(Some(point)) => point,
+            Ok(None) => return self.tally.no_history += 1,
+            Err(error) => return self.tally.reject(record.place, error),
         };
         let key = RecordKey::new(record.place.source, record.place.offset);
         if self.compat == Some(Compat::Sagemaker) {
-            self.calibration.offer(key, || values.clone());
+            self.calibration.offer(key, || point.to_vec());
         } else if key.is_held_out(self.seed, HELD_OUT_ONE_IN) {
-            return self.calibration.offer(key, || values);
+            return self.calibration.offer(key, || point.to_vec());
         }
         self.sampled_from += 1;
-        self.sample.take(key, values);
+        self.sample.take(key, point);
     }
 
     /// Fixes what the number of records decides: samples a tree, and how they were taken.

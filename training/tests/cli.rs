@@ -448,3 +448,195 @@ fn compat_sagemaker_takes_chunks_of_few_rows_and_a_sample_of_many() {
     assert!(said.contains("at least 20 records"), "{said}");
     assert!(!bench.path("few").exists());
 }
+
+/// A saw of eight values for each host, line by line in turn; at some lines another value of the same.
+fn saws(hosts: &[&str], lines: std::ops::Range<u32>, odd: &[(u32, u32)]) -> String {
+    let mut text = String::new();
+    for at in lines {
+        let value = odd.iter().find(|(line, _)| *line == at).map_or(at % 8, |(_, value)| *value);
+        for host in hosts {
+            text += &format!("{{\"host\":\"{host}\",\"load\":{value}}}\n");
+        }
+    }
+    text
+}
+
+const SAW_SPEC: &str = r#"format = "json"
+[[feature]]
+name = "load"
+field = "/load"
+missing = "reject"
+"#;
+
+const TRAIN_SAWS: [&str; 11] = [
+    "train",
+    "--spec",
+    "saw.toml",
+    "--input",
+    "log",
+    "--output",
+    "model",
+    "--shingle",
+    "4",
+    "--shingle-key",
+    "/host",
+];
+
+fn saw_bench() -> Bench {
+    let bench = Bench::new();
+    bench.write("saw.toml", SAW_SPEC);
+    bench.write("log", saws(&["a", "b"], 0..1000, &[]));
+    bench
+}
+
+fn scores(lines: &str) -> Vec<Option<f64>> {
+    let score = |line: &str| {
+        let line: Value = serde_json::from_str(line).expect("json");
+        assert_eq!(line["score"].is_null(), line["no_history"] == true, "{line}");
+        line["score"].as_f64()
+    };
+    lines.lines().map(score).collect()
+}
+
+#[test]
+fn with_a_shingle_a_usual_value_out_of_its_order_is_unusual() {
+    let bench = saw_bench();
+    let said = bench.ok(&TRAIN_SAWS);
+    for want in [
+        "read       2,000 records",
+        "beginning  6 records began a series",
+        "kept       1,994",
+        "a point is 4 consecutive records of the same `/host`",
+        "4 dimensions",
+    ] {
+        assert!(said.contains(want), "want {want} in:\n{said}");
+    }
+    let json: Value =
+        serde_json::from_str(&bench.ok(&["inspect", "--json", "model"])).expect("json");
+    assert_eq!(json["spec"]["shingle"], serde_json::json!({"size": 4, "key": "/host"}));
+    let from = &json["provenance"];
+    let count = |name: &str| from[name].as_u64().expect("a count");
+    assert_eq!(count("sampled_from") + count("held_out"), 1994);
+
+    // The values are those of training: 3 where 7 belongs.
+    bench.write("later", saws(&["b", "a"], 0..40, &[(23, 3)]));
+    let lines = bench.ok(&["score", "--model", "model", "--input", "later"]);
+    let got = scores(&lines);
+    assert_eq!(got.len(), 80);
+    assert!(got[..6].iter().all(Option::is_none) && got[6..].iter().all(Option::is_some));
+    let odd = got[46].expect("scored");
+    let usual = got[6..46].iter().flatten().fold(0.0_f64, |a, &b| a.max(b));
+    assert!(odd > usual, "{odd} after at most {usual}");
+    let verdict: Value = serde_json::from_str(lines.lines().nth(46).expect("there")).expect("json");
+    assert_eq!(verdict["features"], serde_json::json!({"load": 3}), "its own record's");
+    let first: Value = serde_json::from_str(lines.lines().next().expect("there")).expect("json");
+    assert_eq!(
+        first,
+        serde_json::json!({"id":"file/later/1","score":null,"no_history":true,
+            "origin":{"source":"file","path":"later","line":1,"offset":0}})
+    );
+    let csv = bench.ok(&["score", "--model", "model", "--input", "later", "--format", "csv"]);
+    assert_eq!(csv.lines().nth(6), Some(",,\"later\",6"));
+    assert_eq!(csv.lines().count(), 81);
+}
+
+#[test]
+fn the_shingle_may_stand_in_the_specification_and_an_option_goes_before_it() {
+    let bench = saw_bench();
+    bench.ok(&TRAIN_SAWS);
+    let by_options = std::fs::read(bench.path("model")).expect("written");
+    let train = |more: &[&str]| {
+        bench.ok(&[&TRAIN_SAWS[..7], more].concat());
+        std::fs::read(bench.path("model")).expect("written")
+    };
+    let plain = train(&[]);
+    bench.write("saw.toml", SAW_SPEC.to_owned() + "[shingle]\nsize = 4\nkey = \"/host\"\n");
+    assert_eq!(train(&[]), by_options);
+    assert_eq!(train(&["--shingle", "1"]), plain, "1: none");
+    bench.write("saw.toml", SAW_SPEC.to_owned() + "[shingle]\nsize = 9\nkey = \"/host\"\n");
+    assert_eq!(train(&["--shingle", "4"]), by_options, "the specification's key");
+    bench.write("saw.toml", SAW_SPEC.to_owned() + "[shingle]\nsize = 4\n");
+    assert_eq!(train(&["--shingle-key", "/host"]), by_options, "the specification's size");
+}
+
+#[test]
+fn no_history_reaches_from_one_file_into_the_next() {
+    let bench = saw_bench();
+    bench.ok(&TRAIN_SAWS);
+    bench.write("one", saws(&["a", "b"], 0..20, &[(9, 1)]));
+    bench.write("two", saws(&["b", "c"], 20..40, &[]));
+    let score = |inputs: &[&str]| {
+        let fixed = ["score", "--model", "model", "--input"];
+        scores(&bench.ok(&[&fixed[..], inputs].concat()))
+    };
+    let apart = [score(&["one"]), score(&["two"])].concat();
+    assert_eq!(score(&["one", "two"]), apart);
+    assert_eq!(apart.iter().filter(|score| score.is_none()).count(), 2 * 6);
+
+    // A record that can't be read is a gap in its own series, if that is known.
+    let gap = |line: &str| {
+        let (before, after) = (saws(&["a", "b"], 0..8, &[]), saws(&["a", "b"], 8..16, &[]));
+        bench.write("gap", before + line + &after);
+        score(&["gap"]).iter().filter(|score| score.is_none()).count()
+    };
+    assert_eq!(gap("{\"host\":\"a\",\"load\":\"x\"}\n"), 6 + 3);
+    assert_eq!(gap("no json\n"), 6);
+}
+
+#[test]
+fn a_replay_gives_a_record_its_score_or_none_at_any_batch() {
+    let bench = saw_bench();
+    bench.ok(&TRAIN_SAWS);
+    bench.write("one", saws(&["a", "b"], 0..100, &[(50, 6)]));
+    bench.write("two", saws(&["b"], 0..40, &[]));
+    let want = scores(&bench.ok(&["score", "--model", "model", "--input", "one", "two"]));
+    for (batch, no_history) in [("1000", 6 + 3), ("48", 4 * 6 + 2 * 3 + 3)] {
+        let replay = ["replay", "--model", "model", "--input", "one", "two", "--batch", batch];
+        let said = bench.ok(&[&replay[..], &["--output", batch]].concat());
+        let stored = want.len() - no_history;
+        assert!(said.contains(&format!("outcomes   {stored} stored, 0 dead-lettered")), "{said}");
+        assert!(said.contains(&format!("{no_history} with too few of their series")), "{said}");
+        let results = std::fs::read_to_string(bench.path(batch).join("results.jsonl"));
+        let results = results.expect("written");
+        assert_eq!(results.lines().count(), stored);
+        for line in results.lines() {
+            let line: Value = serde_json::from_str(line).expect("json");
+            let place = |name: &str| line["origin"][name].as_u64().expect("a number") as usize;
+            let at = 200 * place("partition") + place("offset");
+            assert_eq!(line["score"].as_f64(), want[at], "{line}");
+        }
+    }
+}
+
+#[test]
+fn shingles_that_cannot_be_are_named() {
+    let bench = saw_bench();
+    let fails = |more: &[&str]| bench.fails(&[&TRAIN_SAWS[..7], more].concat());
+    for (more, want) in [
+        (&["--shingle", "0"][..], "size of the shingle: 0 records a point; 1 to 10000 are allowed"),
+        (&["--shingle", "10001"], "10001 records a point; 1 to 10000 are allowed"),
+        (&["--shingle", "4", "--shingle-key", "host"], "key of the shingle: `host` is not a JSON"),
+        (&["--shingle-key", "/host"], "--shingle-key goes with --shingle"),
+        (&["--shingle", "1001", "--shingle-key", "/host"], "no series is as long as the shingle"),
+        (&["--shingle", "4", "--shingle-key", "/none"], "field `/none` is missing"),
+    ] {
+        let said = fails(more);
+        assert!(said.contains(want), "want {want}, got {said}");
+    }
+    let keys: String =
+        (0..=65_536).map(|id| format!("{{\"host\":\"h{id}\",\"load\":1}}\n")).collect();
+    bench.write("log", keys);
+    let said = fails(&["--shingle", "4", "--shingle-key", "/host"]);
+    let want =
+        "input log: line 65537: field `/host`, the key of the shingle, has more than 65536 values";
+    assert!(said.contains(want), "{said}");
+    assert!(!bench.path("model").exists());
+}
+
+#[test]
+fn a_shingled_model_is_calibrated_by_its_points() {
+    let bench = saw_bench();
+    bench.ok(&TRAIN_SAWS);
+    let said = bench.ok(&["calibrate", "--model", "model", "--input", "log"]);
+    assert!(said.contains("beginning  6 records") && said.contains("of 1,994"), "{said}");
+}
