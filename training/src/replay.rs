@@ -32,6 +32,8 @@ const MAX_EVENT_PAYLOAD: usize = 4 << 20;
 const SHOWN: usize = 12;
 /// Records shown that were not stored, with their reasons.
 const REASONS: usize = 5;
+/// Least share of a score that is told.
+const TOLD_SHARE: f64 = 0.15;
 /// Bars of the histogram, and their greatest width.
 const BARS: usize = 12;
 const BAR_WIDTH: usize = 40;
@@ -410,19 +412,19 @@ fn because(attribution: &Value, names: &[&str]) -> String {
         .flat_map(|name| ["high", "low"].map(|side| (part(name, side), *name, side)))
         .collect();
     parts.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let told = parts.iter().filter(|(share, ..)| *share >= 0.15).take(2);
+    let told = parts.iter().filter(|(share, ..)| *share >= TOLD_SHARE).take(2);
     let told = told.map(|(share, name, side)| {
         format!("{name} {side} {:.0} %{}", 100.0 * share, most(&attribution[*name], name))
     });
     told.collect::<Vec<_>>().join(", ")
 }
 
-/// With a shingle, the record that most of a feature's share comes from.
+/// With a shingle, the record that most of a feature's share comes from, if it matters by itself.
 fn most(share: &Value, name: &str) -> String {
-    let percent = 100.0 * share["lag_share"].as_f64().unwrap_or_default();
-    match share["lag"].as_u64() {
+    let of_record = share["lag_share"].as_f64().unwrap_or_default();
+    match share["lag"].as_u64().filter(|_| of_record >= TOLD_SHARE) {
         None => String::new(),
-        Some(0) => format!(" (the newest {percent:.0} %)"),
-        Some(lag) => format!(" ({name}[-{lag}] {percent:.0} %)"),
+        Some(0) => format!(" (the newest {:.0} %)", 100.0 * of_record),
+        Some(lag) => format!(" ({name}[-{lag}] {:.0} %)", 100.0 * of_record),
     }
 }
