@@ -79,6 +79,19 @@ impl Batch {
         Self { event: kafka.event(partitions), fates }
     }
 
+    /// Payloads, all in one partition, each with its fate.
+    pub(crate) fn of(kafka: Kafka, payloads: impl IntoIterator<Item = (Vec<u8>, Fate)>) -> Self {
+        let (mut records, mut fates) = (Vec::new(), BTreeMap::new());
+        for (offset, (payload, fate)) in payloads.into_iter().enumerate() {
+            let record = json!({
+                "topic": TOPIC, "partition": 0, "offset": offset, "value": base64(&payload),
+            });
+            records.push(record);
+            fates.insert(kafka.identity(0, offset), fate);
+        }
+        Self { event: kafka.event(vec![records]), fates }
+    }
+
     /// Identities of the records of one fate.
     pub(crate) fn stored(&self) -> Vec<&str> {
         let stored = self.fates.iter().filter(|(_, fate)| **fate == Fate::Stored);
@@ -94,15 +107,20 @@ impl Batch {
 
 impl Kafka {
     /// A record's name: what `Origin::identity` promises, written down a second time.
-    fn identity(self, partition: usize, offset: usize) -> String {
+    pub(crate) fn identity(
+        self,
+        partition: impl std::fmt::Display,
+        offset: impl std::fmt::Display,
+    ) -> String {
         match self {
             Self::Msk => format!("kafka/{CLUSTER}/{TOPIC}/{partition}/{offset}"),
             Self::SelfManaged => format!("kafka/{TOPIC}/{partition}/{offset}"),
         }
     }
 
-    fn event(self, partitions: Vec<Vec<Value>>) -> String {
-        let mut event = match self {
+    /// An event but for its records.
+    pub(crate) fn envelope(self) -> Value {
+        match self {
             Self::Msk => json!({
                 "eventSource": "aws:kafka",
                 "eventSourceArn":
@@ -113,7 +131,11 @@ impl Kafka {
                 "eventSource": "SelfManagedKafka",
                 "bootstrapServers": "pkc-1.example.com:9092",
             }),
-        };
+        }
+    }
+
+    fn event(self, partitions: Vec<Vec<Value>>) -> String {
+        let mut event = self.envelope();
         event["records"] = partitions
             .into_iter()
             .enumerate()
@@ -153,7 +175,7 @@ fn poison(record: &mut Value, reason: &'static str, payload: Vec<u8>) -> Fate {
 }
 
 /// The first lines of the shipped log.
-fn lines(len: usize) -> Vec<Vec<u8>> {
+pub(crate) fn lines(len: usize) -> Vec<Vec<u8>> {
     let path = repository("examples/nezha/requests.jsonl.gz");
     let file =
         std::fs::File::open(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));

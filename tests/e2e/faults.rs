@@ -9,7 +9,7 @@ use crate::servers::{DynamoDb, Sqs};
 
 /// Three partitions, several calls of the sink.
 const LEN: usize = 120;
-const ALL_DONE: &str = r#"{"batchItemFailures":[]}"#;
+pub(crate) const ALL_DONE: &str = r#"{"batchItemFailures":[]}"#;
 
 /// A function with its model in a file and its results in a table `results`.
 fn variables(folder: &tempfile::TempDir, dynamodb_url: &str) -> Variables {
@@ -24,18 +24,24 @@ fn variables(folder: &tempfile::TempDir, dynamodb_url: &str) -> Variables {
 
 /// The records that an answer reports as failed are these, each named once.
 fn assert_reported<'a>(expected: impl IntoIterator<Item = &'a str>, answer: &Answer) {
+    let expected: Vec<&str> = expected.into_iter().map(place).collect();
+    let got = reported(answer);
+    assert_same_ids("reported", expected.iter().copied(), got.iter().map(String::as_str));
+}
+
+/// The records that an answer reports as failed, as `partition/offset`, in the order of the answer.
+pub(crate) fn reported(answer: &Answer) -> Vec<String> {
     assert_eq!(answer.status, 200, "{}", answer.body);
     let answer = answer.json();
     let failures = answer["batchItemFailures"].as_array().expect("a list of failures");
-    let got: Vec<String> =
-        failures.iter().map(|failure| place_of(&failure["itemIdentifier"])).collect();
-    // An identity ends with its partition and offset.
-    let expected = expected.into_iter().map(|id| {
-        let (rest, offset) = id.rsplit_once('/').expect("an offset");
-        let (_, partition) = rest.rsplit_once('/').expect("a partition");
-        &id[id.len() - partition.len() - 1 - offset.len()..]
-    });
-    assert_same_ids("reported", expected, got.iter().map(String::as_str));
+    failures.iter().map(|failure| place_of(&failure["itemIdentifier"])).collect()
+}
+
+/// `partition/offset` of an identity, which ends with them.
+pub(crate) fn place(id: &str) -> &str {
+    let (rest, offset) = id.rsplit_once('/').expect("an offset");
+    let (_, partition) = rest.rsplit_once('/').expect("a partition");
+    &id[id.len() - partition.len() - 1 - offset.len()..]
 }
 
 /// `partition/offset` of an item identifier.

@@ -60,7 +60,7 @@ impl Answer {
 impl Function {
     pub(crate) fn start(variables: &Variables) -> Self {
         let api = RuntimeApi::start();
-        Self { process: spawn(variables, api.port), api }
+        Self { process: spawn(variables, &format!("http://127.0.0.1:{}/.rt", api.port)), api }
     }
 
     /// Invokes the function with an event, which may be of any form.
@@ -96,18 +96,19 @@ impl Function {
 /// Starts a function that must not come up: how it ended, and what it logged.
 pub(crate) fn failed_cold_start(variables: &Variables) -> (ExitStatus, String) {
     // Nothing listens there: a function that came up would wait for its first invocation in vain.
-    let mut process = spawn(variables, free_port());
+    let mut process = spawn(variables, &local(free_port()).to_string());
     let status = process.wait_until_ended();
     (status, process.output())
 }
 
-fn spawn(variables: &Variables, api_port: u16) -> Process {
+/// Starts the binary with the address of its Runtime API.
+pub(crate) fn spawn(variables: &Variables, api: &str) -> Process {
     Process::start("bootstrap", &binary("SAWLOG_BOOTSTRAP", "bootstrap"), |command, _| {
         // As bare as Lambda's: nothing of the machine's own profile, keys or proxies.
         command
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
-            .env("AWS_LAMBDA_RUNTIME_API", format!("http://127.0.0.1:{api_port}/.rt"))
+            .env("AWS_LAMBDA_RUNTIME_API", api)
             .env("AWS_LAMBDA_FUNCTION_NAME", "_")
             .env("AWS_LAMBDA_FUNCTION_VERSION", "1")
             .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "1769")
@@ -119,7 +120,7 @@ fn spawn(variables: &Variables, api_port: u16) -> Process {
 }
 
 /// A release binary: the one named by a variable, or the one where Cargo puts it.
-fn binary(variable: &str, name: &str) -> PathBuf {
+pub(crate) fn binary(variable: &str, name: &str) -> PathBuf {
     let path = match std::env::var_os(variable) {
         Some(path) => PathBuf::from(path),
         // Tests run as target/debug/deps/e2e-….

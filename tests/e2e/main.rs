@@ -9,10 +9,21 @@
 )]
 
 mod batch;
+mod broker;
 mod cold_start;
+mod deployment;
 mod events;
 mod faults;
+mod faults_model;
+mod faults_process;
+mod faults_sinks;
+mod from_topic;
 mod function;
+mod http;
 mod kafka;
+mod lambda;
+mod ledger;
+mod mapping;
 mod process;
+mod proxy;
 mod servers;

@@ -78,6 +78,15 @@ impl Process {
         }
     }
 
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_some()
+    }
+
+    /// Kills the process at once, as a machine that fails does. Does nothing if it has ended.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("a signal sent");
+    }
+
     /// What the process has printed.
     pub(crate) fn output(&self) -> String {
         let bytes = std::fs::read(&self.log).expect("the log");

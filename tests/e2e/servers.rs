@@ -1,14 +1,15 @@
 //! The servers beside the function, each with what a test asks of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType,
-    ScalarAttributeType,
+    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, PutRequest,
+    ScalarAttributeType, WriteRequest,
 };
+use aws_sdk_sqs::types::DeleteMessageBatchRequestEntry;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
@@ -20,7 +21,7 @@ pub(crate) const SECRET_KEY: &str = "loopback";
 pub(crate) const REGION: &str = "eu-central-1";
 
 /// The folder that `tests/servers/setup` filled.
-fn installed() -> &'static Path {
+pub(crate) fn installed() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/setup");
@@ -48,7 +49,7 @@ macro_rules! settings {
     };
 }
 
-fn runtime() -> Runtime {
+pub(crate) fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
@@ -176,6 +177,36 @@ impl DynamoDb {
         self.runtime.block_on(call.send()).expect("table");
     }
 
+    /// Writes an item and deletes it. At the first write the server loads much of itself, which on a
+    /// busy machine takes longer than a client waits.
+    pub(crate) fn warm_up(&self, table: &str) {
+        let id = AttributeValue::S("warm-up".to_owned());
+        self.runtime.block_on(async {
+            let put = PutRequest::builder().item("id", id.clone()).build().expect("an item");
+            let put = WriteRequest::builder().put_request(put).build();
+            let call = self.client.batch_write_item().request_items(table, vec![put]);
+            call.send().await.expect("written");
+            let call = self.client.delete_item().table_name(table).key("id", id);
+            call.send().await.expect("deleted");
+        });
+    }
+
+    /// The ids of all items of a table.
+    pub(crate) fn ids(&self, table: &str) -> BTreeSet<String> {
+        self.runtime.block_on(async {
+            let mut ids = BTreeSet::new();
+            let call = self.client.scan().table_name(table).consistent_read(true);
+            let mut pages = call.projection_expression("id").into_paginator().send();
+            while let Some(page) = pages.next().await {
+                for item in page.expect("a page").items.unwrap_or_default() {
+                    let new = ids.insert(item["id"].as_s().expect("a string").clone());
+                    assert!(new, "the table gave an id twice");
+                }
+            }
+            ids
+        })
+    }
+
     /// All items of a table by id.
     pub(crate) fn items(&self, table: &str) -> BTreeMap<String, Item> {
         self.runtime.block_on(async {
@@ -237,13 +268,17 @@ impl Sqs {
                 if messages.is_empty() {
                     return bodies;
                 }
-                for message in messages {
+                let mut call = self.client.delete_message_batch().queue_url(queue_url);
+                for (number, message) in messages.into_iter().enumerate() {
                     let body = message.body.expect("a body");
                     bodies.push(serde_json::from_str(&body).expect("a body of json"));
-                    let receipt = message.receipt_handle.expect("a receipt");
-                    let call = self.client.delete_message().queue_url(queue_url);
-                    call.receipt_handle(receipt).send().await.expect("deleted");
+                    let entry = DeleteMessageBatchRequestEntry::builder()
+                        .id(number.to_string())
+                        .receipt_handle(message.receipt_handle.expect("a receipt"));
+                    call = call.entries(entry.build().expect("an entry"));
                 }
+                let deleted = call.send().await.expect("deleted");
+                assert!(deleted.failed.is_empty(), "not deleted: {:?}", deleted.failed);
             }
         })
     }
