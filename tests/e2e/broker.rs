@@ -14,7 +14,7 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use crate::lambda::lock;
 use crate::process::{Process, free_port};
-use crate::servers::{installed, runtime};
+use crate::servers::{SHORT_LIVED_JVM, installed, runtime};
 
 /// A broker does as a rule what it is asked to in milliseconds; right after its start, in seconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -40,9 +40,9 @@ impl Broker {
     pub(crate) fn start() -> Self {
         let (port, controller_port) = (free_port(), free_port());
         let jars = format!("{}/*", installed().join("kafka/lib").display());
-        // Small and quick to start: it is one broker for a few topics.
+        // Small: it is one broker for a few topics.
         let jvm = |command: &mut Command| {
-            command.args(["-Xms64m", "-Xmx512m", "-XX:+UseSerialGC"]);
+            command.args(SHORT_LIVED_JVM).args(["-Xms64m", "-Xmx512m"]);
             command.arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn").args(["-cp", &jars]);
         };
         let mut process = Process::start("kafka", Path::new("java"), |command, folder| {

@@ -20,6 +20,9 @@ pub(crate) const ACCESS_KEY: &str = "AKIALOOPBACK";
 pub(crate) const SECRET_KEY: &str = "loopback";
 pub(crate) const REGION: &str = "eu-central-1";
 
+/// For a JVM that lives for seconds: half the work until it listens.
+pub(crate) const SHORT_LIVED_JVM: [&str; 2] = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
+
 /// The folder that `tests/servers/setup` filled.
 pub(crate) fn installed() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
@@ -147,7 +150,10 @@ impl DynamoDb {
         let folder = installed().join("dynamodb");
         let lib = folder.join("lib");
         let mut process = Process::start("dynamodb", Path::new("java"), |command, _| {
-            command.arg("-Xmx1g").arg(format!("-Djava.library.path={}", lib.display()));
+            command
+                .args(SHORT_LIVED_JVM)
+                .arg("-Xmx1g")
+                .arg(format!("-Djava.library.path={}", lib.display()));
             command.arg("-cp").arg(format!("{0}/classes:{0}/lib/*", folder.display()));
             command.args(["LoopbackServer", "-inMemory", "-sharedDb", "-disableTelemetry"]);
             command.args(["-port", &port.to_string()]);
@@ -240,7 +246,10 @@ impl Sqs {
         let mut process = Process::start("sqs", Path::new("java"), |command, folder| {
             let settings = folder.join("elasticmq.conf");
             std::fs::write(&settings, elasticmq_settings(port)).expect("a file");
-            command.arg("-Xmx512m").arg(format!("-Dconfig.file={}", settings.display()));
+            command
+                .args(SHORT_LIVED_JVM)
+                .arg("-Xmx512m")
+                .arg(format!("-Dconfig.file={}", settings.display()));
             command.arg("-cp").arg(format!("{}/*", lib.display()));
             command.arg("org.elasticmq.server.Main");
         });
