@@ -33,6 +33,7 @@ pub struct App {
     pub(crate) results: ResultsSink,
     pub(crate) dead_letters: DeadLettersSink,
     pub(crate) partial_batch: bool,
+    pub(crate) log_fields: bool,
     pub(crate) deadline_reserve: Duration,
 }
 
@@ -90,6 +91,7 @@ impl App {
             results,
             dead_letters,
             partial_batch: config.partial_batch,
+            log_fields: config.log_fields,
             deadline_reserve: Duration::from_millis(config.deadline_reserve_ms),
         })
     }

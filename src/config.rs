@@ -8,6 +8,7 @@
 //! | `DEAD_LETTERS_URI` | URL of a standard SQS queue (`https://…`, `http://…`) or `file:///path.jsonl` | required |
 //! | `MODEL_REFRESH_SECS` | 0 to 86400: how often a warm function looks for a new model; 0 is never | `300` |
 //! | `PARTIAL_BATCH` | `true` or `false`: answer with the records that failed, instead of failing the whole batch. Kafka honours it only in provisioned mode with `ReportBatchItemFailures` | `false` |
+//! | `LOG_FIELDS` | `true` or `false`: log anomalies with their features, and let libraries log below INFO, where they quote records | `false` |
 //! | `DEADLINE_RESERVE_MS` | 100 to 60000: how long before the invocation's deadline work stops | `1000` |
 //!
 //! Required are all three places, since without one of them records would be lost. A `file` path is
@@ -53,6 +54,8 @@ pub struct Config {
     pub dead_letters: DeadLettersUri,
     /// True to answer with the records that failed, instead of failing the invocation.
     pub partial_batch: bool,
+    /// True to log anomalies with their features.
+    pub log_fields: bool,
     /// How long before the deadline work stops, in milliseconds.
     pub deadline_reserve_ms: u64,
     /// True to put the bucket in S3's path instead of its host name, as local servers need it.
@@ -166,6 +169,7 @@ impl Config {
             results: required("RESULTS_URI", &get)?,
             dead_letters: required("DEAD_LETTERS_URI", &get)?,
             partial_batch: optional("PARTIAL_BATCH", &get)?.is_some_and(|Flag(flag)| flag),
+            log_fields: optional("LOG_FIELDS", &get)?.is_some_and(|Flag(flag)| flag),
             deadline_reserve_ms: optional("DEADLINE_RESERVE_MS", &get)?
                 .map_or(DEADLINE_RESERVE_MS, |ReserveMs(ms)| ms),
             s3_path_style: is_set("AWS_ENDPOINT_URL_S3") || is_set("AWS_ENDPOINT_URL"),
@@ -418,6 +422,7 @@ mod tests {
                 results: ResultsUri::DynamoDb { table: "results".into() },
                 dead_letters: DeadLettersUri::Sqs { queue_url: SOUND[2].1.into() },
                 partial_batch: false,
+                log_fields: false,
                 deadline_reserve_ms: 1000,
                 s3_path_style: false,
             }
@@ -432,6 +437,7 @@ mod tests {
             ("DEAD_LETTERS_URI", "file:///tmp/d.jsonl"),
             ("MODEL_REFRESH_SECS", "0"),
             ("PARTIAL_BATCH", "true"),
+            ("LOG_FIELDS", "true"),
             ("DEADLINE_RESERVE_MS", "250"),
             ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9000"),
         ])
@@ -439,7 +445,7 @@ mod tests {
         assert_eq!(config.models, ModelUri::File("/m.model".into()).into());
         assert_eq!(config.results, ResultsUri::File("/tmp/r.jsonl".into()));
         assert_eq!(config.dead_letters, DeadLettersUri::File("/tmp/d.jsonl".into()));
-        assert!(config.partial_batch && config.s3_path_style);
+        assert!(config.partial_batch && config.s3_path_style && config.log_fields);
         assert_eq!((config.deadline_reserve_ms, config.model_refresh_secs), (250, 0));
     }
 
@@ -469,6 +475,7 @@ mod tests {
             ("MODEL_URI", r#"["s3://models/a"]"#),
             ("MODEL_REFRESH_SECS", "-1"),
             ("MODEL_REFRESH_SECS", "86401"),
+            ("LOG_FIELDS", "yes"),
             ("RESULTS_URI", "dynamodb://a"),
             ("RESULTS_URI", "dynamodb://a table"),
             ("RESULTS_URI", "s3://bucket/key"),

@@ -18,6 +18,8 @@ use serde_json::value::RawValue;
 use crate::app::App;
 use crate::deadline::Until;
 use crate::event::{DecodeFault, Event, EventError, Record, Source};
+use crate::metrics::{Scores, ms};
+use crate::model_slot::CheckCounts;
 use crate::models::Chosen;
 use crate::response::{self, Response};
 use crate::scorer::{Points, Scored, Unscorable};
@@ -26,6 +28,10 @@ use crate::verdict::Verdict;
 
 /// Different reasons that a batch's log line gives for failures, and as many for poison.
 const MAX_REASONS: usize = 3;
+
+/// Anomalies of one batch that are logged, with `LOG_FIELDS=true`: enough to look into; the rest are in
+/// the results.
+const MAX_LOGGED: usize = 100;
 
 /// What became of one record.
 #[derive(Debug, Clone)]
@@ -72,6 +78,16 @@ pub struct BatchReport {
     pub no_history: usize,
     /// Records judged anomalous, whatever became of them afterwards.
     pub anomalies: usize,
+    /// The event's length.
+    pub event_bytes: usize,
+    /// How long ago the oldest of the models in use was published, if that is known.
+    pub model_age: Option<Duration>,
+    /// What became of checks for new models since the last report.
+    pub checks: CheckCounts,
+    /// The scores' distribution.
+    pub scores: Scores,
+    /// Time for everything, up to the answer.
+    pub total: Duration,
     /// Time to take the event apart.
     pub decode: Duration,
     /// Time to make points of the payloads.
@@ -126,10 +142,17 @@ impl App {
         deadline: Option<Instant>,
     ) -> Result<Handled, HandlerError> {
         let until = Until::before(deadline, self.deadline_reserve);
+        let started = Instant::now();
         let checking = self.models.check_if_due();
-        let result = self.answer(event, until).await;
+        let mut result = self.answer(event, until).await;
         if let Some(checking) = checking {
             checking.wait(until).await;
+        }
+        if let Some(report) = report_of(&mut result) {
+            report.event_bytes = event.get().len();
+            report.model_age = self.models.age();
+            report.checks = self.models.take_counts();
+            report.total = started.elapsed();
         }
         match &result {
             Ok(Handled { report, .. }) => report.log(),
@@ -167,6 +190,9 @@ impl App {
         let judged = batch.score()?;
         let started = Instant::now();
         let (verdicts, letters) = batch.sort(judged);
+        if self.log_fields {
+            log_anomalies(&verdicts.entries);
+        }
         let (stored, sent) = futures_util::future::join(
             self.results.store(&verdicts.entries, until),
             self.dead_letters.send(&letters.entries, until),
@@ -223,19 +249,8 @@ impl<'a> Batch<'a> {
             event,
             outcomes: vec![Outcome::Failed { reason: SinkError::OutOfTime }; event.records.len()],
             report: BatchReport {
-                source: event.source,
                 model: models.ids(),
-                records: event.records.len(),
-                stored: 0,
-                dead_lettered: 0,
-                failed: 0,
-                no_history: 0,
-                anomalies: 0,
-                decode: Duration::ZERO,
-                features: Duration::ZERO,
-                score: Duration::ZERO,
-                store: Duration::ZERO,
-                reasons: Vec::new(),
+                ..BatchReport::of(event.source, event.records.len())
             },
             time_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
         }
@@ -273,6 +288,7 @@ impl<'a> Batch<'a> {
         for (index, (record, judged)) in self.event.records.iter().zip(judged).enumerate() {
             match judged {
                 Ok((model, scored)) => {
+                    self.report.scores.add(scored.score);
                     let origin = Cow::Borrowed(&record.origin);
                     let verdict = Verdict::new(model, origin, record.timestamp_ms, scored);
                     self.report.anomalies += usize::from(verdict.is_anomaly());
@@ -373,8 +389,31 @@ impl SinkError {
 }
 
 impl BatchReport {
+    /// The report of so many records of which nothing is known yet.
+    pub(crate) fn of(source: Source, records: usize) -> Self {
+        Self {
+            source,
+            model: String::new(),
+            records,
+            stored: 0,
+            dead_lettered: 0,
+            failed: 0,
+            no_history: 0,
+            anomalies: 0,
+            event_bytes: 0,
+            model_age: None,
+            checks: CheckCounts::default(),
+            scores: Scores::default(),
+            total: Duration::ZERO,
+            decode: Duration::ZERO,
+            features: Duration::ZERO,
+            score: Duration::ZERO,
+            store: Duration::ZERO,
+            reasons: Vec::new(),
+        }
+    }
+
     fn log(&self) {
-        let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
         tracing::info!(
             source = %self.source,
             model = self.model,
@@ -384,6 +423,9 @@ impl BatchReport {
             failed = self.failed,
             no_history = self.no_history,
             anomalies = self.anomalies,
+            event_bytes = self.event_bytes,
+            model_age_secs = self.model_age.map(|age| age.as_secs()),
+            total_ms = ms(self.total),
             decode_ms = ms(self.decode),
             features_ms = ms(self.features),
             score_ms = ms(self.score),
@@ -391,6 +433,23 @@ impl BatchReport {
             reasons = self.reasons.join("; "),
             "batch"
         );
+    }
+}
+
+fn log_anomalies(verdicts: &[Verdict<'_>]) {
+    for verdict in verdicts.iter().filter(|verdict| verdict.is_anomaly()).take(MAX_LOGGED) {
+        match serde_json::to_string(verdict) {
+            Ok(verdict) => tracing::info!(verdict, "anomaly"),
+            Err(error) => tracing::warn!(id = verdict.id(), reason = chain(&error), "anomaly"),
+        }
+    }
+}
+
+fn report_of(result: &mut Result<Handled, HandlerError>) -> Option<&mut BatchReport> {
+    match result {
+        Ok(handled) => Some(&mut handled.report),
+        Err(HandlerError::Incomplete { report }) => Some(report),
+        Err(HandlerError::Event(_) | HandlerError::Model(_)) => None,
     }
 }
 
@@ -441,6 +500,7 @@ mod tests {
                 results: ResultsUri::File(path("results.jsonl")),
                 dead_letters: DeadLettersUri::File(path("dead.jsonl")),
                 partial_batch,
+                log_fields: false,
                 deadline_reserve_ms: 100,
                 s3_path_style: false,
             };

@@ -21,6 +21,8 @@
 //! [`models`] and [`model_store`], which choose and fetch the models, and [`model_slot`], which keeps
 //! each of them fresh; [`deadline`] says until when work may go on.
 //!
+//! [`metrics`] writes one line an invocation for CloudWatch.
+//!
 //! Every record ends as exactly one [`handler::Outcome`]: stored, dead-lettered or failed. What is
 //! failed is handed out again by the source, and writes are keyed by the record's identity, so that
 //! the second time changes nothing.
@@ -31,6 +33,7 @@ pub mod config;
 pub mod deadline;
 pub mod event;
 pub mod handler;
+pub mod metrics;
 pub mod model_slot;
 pub mod model_store;
 pub mod models;
@@ -42,5 +45,6 @@ pub mod verdict;
 
 pub use app::App;
 pub use config::Config;
+pub use metrics::Metrics;
 pub use origin::Origin;
 pub use verdict::Verdict;

@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::operation::get_object::GetObjectError;
 use sawlog_model::{Model, SnapshotError};
 use tokio::io::AsyncReadExt as _;
+
+use crate::metrics::ms;
 
 /// Longest snapshot that is loaded, in bytes. A forest of 100 trees of 256 samples has under a
 /// megabyte; this is room for the largest, and less than a function of usual memory would die of.
@@ -137,10 +139,18 @@ impl ModelStore {
                 Self::File(path) => read_file(path, MAX_SNAPSHOT_LEN, known).await,
             }
         };
+        let started = Instant::now();
         let content = tokio::time::timeout(FETCH_TIMEOUT, fetch).await;
         let Content { version, published, bytes } = content.unwrap_or(Err(ModelFault::Timeout))?;
+        let fetch_ms = ms(started.elapsed());
         let model = match bytes {
-            Ok(bytes) => decode(bytes).await,
+            Ok(bytes) => {
+                let (started, len) = (Instant::now(), bytes.len());
+                let model = decode(bytes).await;
+                let decode_ms = ms(started.elapsed());
+                tracing::info!(uri = self.uri(), bytes = len, fetch_ms, decode_ms, "model fetched");
+                model
+            }
             Err(fault) => Err(fault),
         };
         let model = model.map(|model| Loaded { model: Arc::new(model), published });

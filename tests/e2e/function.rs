@@ -87,6 +87,11 @@ impl Function {
         Answer { status: status.expect("a status"), body: body.to_owned() }
     }
 
+    /// The most memory that the function has had so far, in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        self.process.peak_memory()
+    }
+
     /// What the function has logged.
     pub(crate) fn log(&self) -> String {
         self.process.output()
@@ -144,25 +149,35 @@ pub(crate) fn repository(path: &str) -> PathBuf {
 /// The model of the shipped example, trained once for all tests by the release `sawlog`.
 pub(crate) fn model() -> &'static [u8] {
     static MODEL: OnceLock<Vec<u8>> = OnceLock::new();
-    MODEL.get_or_init(|| {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let path = folder.path().join("model");
-        let run = Command::new(binary("SAWLOG_CLI", "sawlog"))
-            .arg("train")
-            .arg("--spec")
-            .arg(repository("examples/nezha/spec.toml"))
-            .arg("--input")
-            .arg(repository("examples/nezha/requests.jsonl.gz"))
-            .arg("--output")
-            .arg(&path)
-            .output()
-            .expect("sawlog runs");
-        assert!(
-            run.status.success(),
-            "sawlog train: {}\n{}",
-            run.status,
-            String::from_utf8_lossy(&run.stderr)
-        );
-        std::fs::read(&path).expect("a model")
-    })
+    MODEL.get_or_init(|| train(&repository("examples/nezha/spec.toml")))
+}
+
+/// A model of the shipped log by another specification.
+pub(crate) fn model_of(spec: &str) -> Vec<u8> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("spec.toml");
+    std::fs::write(&path, spec).expect("the specification written");
+    train(&path)
+}
+
+fn train(spec: &Path) -> Vec<u8> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("model");
+    let run = Command::new(binary("SAWLOG_CLI", "sawlog"))
+        .arg("train")
+        .arg("--spec")
+        .arg(spec)
+        .arg("--input")
+        .arg(repository("examples/nezha/requests.jsonl.gz"))
+        .arg("--output")
+        .arg(&path)
+        .output()
+        .expect("sawlog runs");
+    assert!(
+        run.status.success(),
+        "sawlog train: {}\n{}",
+        run.status,
+        String::from_utf8_lossy(&run.stderr)
+    );
+    std::fs::read(&path).expect("a model")
 }

@@ -27,3 +27,4 @@ mod mapping;
 mod process;
 mod proxy;
 mod servers;
+mod warm;

@@ -87,6 +87,15 @@ impl Process {
         self.child.kill().expect("a signal sent");
     }
 
+    /// The most memory that the process has had so far, in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).expect("a running process");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = peak.and_then(|peak| peak.trim().strip_suffix(" kB")).expect("its peak");
+        kib.parse::<u64>().expect("a number") << 10
+    }
+
     /// What the process has printed.
     pub(crate) fn output(&self) -> String {
         let bytes = std::fs::read(&self.log).expect("the log");

@@ -96,6 +96,7 @@ impl Replay<'_> {
             results: ResultsUri::File(results.clone()),
             dead_letters: DeadLettersUri::File(dead_letters.clone()),
             partial_batch: false,
+            log_fields: false,
             deadline_reserve_ms: 1000,
             s3_path_style: false,
         };
