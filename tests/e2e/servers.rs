@@ -1,15 +1,17 @@
 //! The servers beside the function, each with what a test asks of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::Command;
 use std::sync::OnceLock;
 
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, PutRequest,
-    ScalarAttributeType, WriteRequest,
+    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, KeysAndAttributes,
+    PutRequest, ScalarAttributeType, WriteRequest,
 };
 use aws_sdk_sqs::types::DeleteMessageBatchRequestEntry;
+use futures_util::{StreamExt as _, stream};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
@@ -130,6 +132,9 @@ impl S3 {
     }
 }
 
+/// Most keys of one BatchGetItem.
+const MAX_KEYS: usize = 100;
+
 /// An item of a table.
 pub(crate) type Item = BTreeMap<String, AttributeValue>;
 
@@ -213,6 +218,47 @@ impl DynamoDb {
         })
     }
 
+    /// Those of the ids that a table has items of, looked up one by one: of a large table the server
+    /// can't give all items.
+    pub(crate) fn which_of<'a>(
+        &self,
+        table: &str,
+        ids: impl IntoIterator<Item = &'a str>,
+    ) -> BTreeSet<String> {
+        let ids: Vec<&str> = ids.into_iter().collect();
+        let look_up = async |ids: &[&str]| {
+            let keys = ids.iter().map(|id| HashMap::from([key(id)])).collect();
+            let keys = KeysAndAttributes::builder()
+                .set_keys(Some(keys))
+                .projection_expression("id")
+                .consistent_read(true)
+                .build()
+                .expect("keys");
+            let call = self.client.batch_get_item().request_items(table, keys).send();
+            let answer = call.await.expect("items");
+            let left = answer.unprocessed_keys.unwrap_or_default();
+            assert!(left.is_empty(), "not looked up: {left:?}");
+            answer.responses.unwrap_or_default().remove(table).unwrap_or_default()
+        };
+        self.runtime.block_on(async {
+            let mut found = BTreeSet::new();
+            let calls = stream::iter(ids.chunks(MAX_KEYS)).map(look_up);
+            let mut answers = pin!(calls.buffer_unordered(4));
+            while let Some(items) = answers.next().await {
+                found.extend(items.iter().map(|item| item["id"].as_s().expect("text").clone()));
+            }
+            found
+        })
+    }
+
+    /// Number of a table's items.
+    pub(crate) fn count(&self, table: &str) -> usize {
+        let call = self.client.describe_table().table_name(table);
+        let answer = self.runtime.block_on(call.send()).expect("a table");
+        let count = answer.table.and_then(|table| table.item_count).expect("a count");
+        usize::try_from(count).expect("a count")
+    }
+
     /// All items of a table by id.
     pub(crate) fn items(&self, table: &str) -> BTreeMap<String, Item> {
         self.runtime.block_on(async {
@@ -291,6 +337,10 @@ impl Sqs {
             }
         })
     }
+}
+
+fn key(id: &str) -> (String, AttributeValue) {
+    ("id".to_owned(), AttributeValue::S(id.to_owned()))
 }
 
 fn elasticmq_settings(port: u16) -> String {
