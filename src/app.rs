@@ -10,6 +10,7 @@ use sawlog_model::Model;
 use tokio::sync::OnceCell;
 
 use crate::config::{Config, DeadLettersUri, ModelUri, ResultsUri};
+use crate::event::Queue;
 use crate::model_store::ModelStore;
 use crate::models::{Models, ModelsError};
 use crate::sinks::dynamodb::DynamoDbResults;
@@ -32,6 +33,9 @@ pub struct App {
     pub(crate) models: Models,
     pub(crate) results: ResultsSink,
     pub(crate) dead_letters: DeadLettersSink,
+    /// The queue that dead letters go to, if it is one.
+    pub(crate) dead_letter_queue: Option<Queue>,
+    pub(crate) aws: Aws,
     pub(crate) partial_batch: bool,
     pub(crate) log_fields: bool,
     pub(crate) deadline_reserve: Duration,
@@ -77,6 +81,10 @@ impl App {
                 ResultsSink::Jsonl(JsonlFile::open(&path).map_err(StartError::Results)?)
             }
         };
+        let dead_letter_queue = match &config.dead_letters {
+            DeadLettersUri::Sqs { queue_url } => Queue::of_url(queue_url),
+            DeadLettersUri::File(_) => None,
+        };
         let dead_letters = match config.dead_letters {
             DeadLettersUri::Sqs { queue_url } => {
                 let client = aws_sdk_sqs::Client::new(aws.config().await);
@@ -90,6 +98,8 @@ impl App {
             models,
             results,
             dead_letters,
+            dead_letter_queue,
+            aws,
             partial_batch: config.partial_batch,
             log_fields: config.log_fields,
             deadline_reserve: Duration::from_millis(config.deadline_reserve_ms),

@@ -7,6 +7,8 @@
 //! - **transient**: it could not be written now. It is reported failed and comes again.
 //! - **fatal**: the invocation can't be understood at all. It fails as a whole.
 
+mod direct;
+
 use std::borrow::Cow;
 use std::error::Error;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -17,10 +19,14 @@ use serde_json::value::RawValue;
 
 use crate::app::App;
 use crate::deadline::Until;
-use crate::event::{DecodeFault, Event, EventError, Record, Source};
+use crate::event::{
+    DecodeFault, Event, EventError, Invocation, MAX_DECODED_LEN, Notice, Record, RequestError,
+    Source,
+};
 use crate::metrics::{Scores, ms};
 use crate::model_slot::CheckCounts;
 use crate::models::Chosen;
+use crate::object::{self, Object};
 use crate::response::{self, Response};
 use crate::scorer::{Points, Scored, Unscorable};
 use crate::sinks::{DeadLetter, SinkError};
@@ -46,7 +52,25 @@ pub enum Outcome {
     /// Neither; it must come again.
     Failed {
         /// Why.
-        reason: SinkError,
+        reason: Failure,
+    },
+}
+
+/// Why a record must come again.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Failure {
+    /// It could not be written.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// It could not be read now.
+    #[error(transparent)]
+    Unread(DecodeFault),
+    /// It is poison, and came from the queue that dead letters go to: sent there once more it would go
+    /// round for ever, and each time as new. Failed, it stays there, and the queue counts its receipts.
+    #[error("it is poison still, and stays in the dead-letter queue: {reason}")]
+    StillPoison {
+        /// What is wrong with it.
+        reason: String,
     },
 }
 
@@ -66,7 +90,7 @@ pub struct BatchReport {
     pub source: Source,
     /// Id of the model that scored it; of several, joined by commas.
     pub model: String,
-    /// Records in the event: the sum of the next four.
+    /// Records in the event: the sum of the next five.
     pub records: usize,
     /// Records whose verdicts are stored.
     pub stored: usize,
@@ -76,6 +100,10 @@ pub struct BatchReport {
     pub failed: usize,
     /// Records with too few of their series before them in the batch to have a score.
     pub no_history: usize,
+    /// Records of a direct request of which nothing is stored.
+    pub answered: usize,
+    /// Objects of S3 that were not read to their end, and must come again.
+    pub unread_objects: usize,
     /// Records judged anomalous, whatever became of them afterwards.
     pub anomalies: usize,
     /// The event's length.
@@ -110,8 +138,14 @@ pub enum HandlerError {
     /// The model doesn't fit its own features.
     #[error(transparent)]
     Model(#[from] DimensionError),
+    /// A direct request that can't be answered.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// An answer that can't be written as JSON.
+    #[error("the answer can't be written")]
+    Answer(#[source] serde_json::Error),
     /// Records failed, and the source has no other way to be told.
-    #[error("{} of {} records failed: {}", report.failed, report.records, report.reasons.join("; "))]
+    #[error("{}", report.failure())]
     Incomplete {
         /// What was done.
         report: Box<BatchReport>,
@@ -121,8 +155,12 @@ pub enum HandlerError {
 impl From<HandlerError> for Diagnostic {
     fn from(error: HandlerError) -> Self {
         let error_type = match &error {
+            HandlerError::Event(EventError::Request(_)) | HandlerError::Request(_) => {
+                "Sawlog.Request"
+            }
             HandlerError::Event(_) => "Sawlog.Event",
             HandlerError::Model(_) => "Sawlog.Model",
+            HandlerError::Answer(_) => "Sawlog.Answer",
             HandlerError::Incomplete { .. } => "Sawlog.Incomplete",
         };
         Self { error_type: error_type.to_owned(), error_message: chain(&error) }
@@ -144,7 +182,8 @@ impl App {
         let until = Until::before(deadline, self.deadline_reserve);
         let started = Instant::now();
         let checking = self.models.check_if_due();
-        let mut result = self.answer(event, until).await;
+        // Boxed: the futures of all sources, nested in one type, are too deep for the compiler.
+        let mut result = Box::pin(self.answer(event, until)).await;
         if let Some(checking) = checking {
             checking.wait(until).await;
         }
@@ -164,13 +203,77 @@ impl App {
 
     async fn answer(&self, event: &RawValue, until: Until) -> Result<Handled, HandlerError> {
         let started = Instant::now();
-        let event = Event::decode(event)?;
+        let mut event = match Invocation::read(event)? {
+            Invocation::Event(event) => event,
+            Invocation::Request(request) => return self.answer_request(request, until).await,
+        };
+        self.fetch_payloads(&mut event, until).await;
         let decode = started.elapsed();
         let (outcomes, mut report) = self.process(&event, until).await?;
         report.decode = decode;
-        match response::answer(&event, &outcomes, self.partial_batch) {
+        let mut unread = Vec::new();
+        for (index, notice) in event.notices.iter().enumerate() {
+            if !self.process_object(notice, until, &mut report).await? {
+                unread.push(index);
+            }
+        }
+        report.unread_objects = unread.len();
+        match response::answer(&event, &outcomes, &unread, self.partial_batch) {
             Some(response) => Ok(Handled { response, report }),
             None => Err(HandlerError::Incomplete { report: Box::new(report) }),
+        }
+    }
+
+    /// Fetches the payloads that redriven dead letters only point to.
+    async fn fetch_payloads(&self, event: &mut Event<'_>, until: Until) {
+        let pointers: Vec<_> =
+            event.pointers().map(|(record, pointer)| (record, pointer.clone())).collect();
+        for (record, pointer) in pointers {
+            let room = MAX_DECODED_LEN.saturating_sub(event.decoded_len());
+            let bytes = if usize::try_from(pointer.len).is_ok_and(|len| len <= room) {
+                object::fetch_payload(self.aws.s3().await, &pointer, until).await
+            } else {
+                Err(DecodeFault::NoRoom)
+            };
+            event.fetched(record, bytes.as_deref().map_err(Clone::clone));
+        }
+    }
+
+    /// Scores and writes the lines of an object, piece by piece. True if all of them are done.
+    async fn process_object(
+        &self,
+        notice: &Notice,
+        until: Until,
+        report: &mut BatchReport,
+    ) -> Result<bool, HandlerError> {
+        let unread = |report: &mut BatchReport, error| {
+            let reason = format!("s3://{}/{}: {}", notice.bucket, notice.key, chain(&error));
+            report.reasons.insert(0, reason);
+            report.reasons.truncate(2 * MAX_REASONS);
+            Ok(false)
+        };
+        let client = self.aws.s3().await;
+        let mut object = match Object::open(client, notice, until).await {
+            Ok(object) => object,
+            Err(error) => return unread(report, error),
+        };
+        loop {
+            let started = Instant::now();
+            let model = self.model_for(&notice.bucket);
+            let features = model.as_ref().map(|model| model.features());
+            let event = match object.next_piece(features, until).await {
+                Ok(Some(event)) => event,
+                Ok(None) => return Ok(true),
+                Err(error) => return unread(report, error),
+            };
+            let decode = started.elapsed();
+            let (_, mut piece) = self.process(&event, until).await?;
+            piece.decode = decode;
+            let failed = piece.failed;
+            report.add(piece);
+            if failed > 0 {
+                return Ok(false);
+            }
         }
     }
 
@@ -183,11 +286,22 @@ impl App {
         let topics = event.records.iter().map(|record| record.origin.topic());
         let models = Chosen::new(topics, |topic| self.model_for(topic));
         let mut batch = Batch::new(&models, event);
+        batch.is_redriven = event.queue.is_some() && event.queue == self.dead_letter_queue;
         // There is no way to stop in the middle of the scores, so it is asked before.
         if until.is_over() {
             return Ok(batch.finish());
         }
         let judged = batch.score()?;
+        Ok(self.write(batch, judged, until).await)
+    }
+
+    /// Stores verdicts and sends dead letters.
+    async fn write<'a>(
+        &self,
+        mut batch: Batch<'a>,
+        judged: Vec<Judged<'a>>,
+        until: Until,
+    ) -> (Vec<Outcome>, BatchReport) {
         let started = Instant::now();
         let (verdicts, letters) = batch.sort(judged);
         if self.log_fields {
@@ -205,7 +319,7 @@ impl App {
         let sent = self.dead_letters.send(&letters.entries, until).await;
         batch.settle(letters.records, sent, Outcome::DeadLettered);
         batch.report.store = started.elapsed();
-        Ok(batch.finish())
+        batch.finish()
     }
 }
 
@@ -217,6 +331,8 @@ struct Batch<'a> {
     outcomes: Vec<Outcome>,
     report: BatchReport,
     time_ms: u64,
+    /// True if the batch comes from the queue that dead letters go to.
+    is_redriven: bool,
 }
 
 /// What was found of a record, and by which model; or why it can't be scored.
@@ -247,12 +363,16 @@ impl<'a> Batch<'a> {
         Self {
             models,
             event,
-            outcomes: vec![Outcome::Failed { reason: SinkError::OutOfTime }; event.records.len()],
+            outcomes: vec![
+                Outcome::Failed { reason: SinkError::OutOfTime.into() };
+                event.records.len()
+            ],
             report: BatchReport {
                 model: models.ids(),
                 ..BatchReport::of(event.source, event.records.len())
             },
             time_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+            is_redriven: false,
         }
     }
 
@@ -261,14 +381,18 @@ impl<'a> Batch<'a> {
         let event = self.event;
         let payload = |record: &'a Record<'a>| {
             let fault = |fault: &DecodeFault| Unscorable::Decode(fault.clone());
-            (event.group(record), event.payload(record).map_err(fault))
+            (event.stream(record), event.payload(record).map_err(fault))
         };
         // What no model is chosen for stays as it is here.
         let unscored = |record| Err(payload(record).1.err().unwrap_or(Unscorable::NoModel));
         let mut judged: Vec<Judged<'a>> = event.records.iter().map(unscored).collect();
         for (model, records) in self.models.groups() {
             let started = Instant::now();
-            let points = Points::read(model, records.iter().map(|&at| payload(&event.records[at])));
+            let points = Points::read(
+                model,
+                event.header.as_deref(),
+                records.iter().map(|&at| payload(&event.records[at])),
+            );
             self.report.features += started.elapsed();
             let started = Instant::now();
             for (at, scored) in records.into_iter().zip(points.score(model)?) {
@@ -295,7 +419,10 @@ impl<'a> Batch<'a> {
                     verdicts.push(index, verdict);
                 }
                 Err(Unscorable::NoHistory) => self.outcomes[index] = Outcome::NoHistory,
-                Err(fault) => letters.push(index, self.letter(record, chain(&fault))),
+                Err(Unscorable::Decode(fault)) if fault.comes_again() => {
+                    self.outcomes[index] = Outcome::Failed { reason: Failure::Unread(fault) };
+                }
+                Err(fault) => self.bury(index, record, chain(&fault), &mut letters),
             }
         }
         (verdicts, letters)
@@ -307,20 +434,33 @@ impl<'a> Batch<'a> {
         for (index, fault) in poison {
             if let Some(record) = self.event.records.get(index) {
                 let reason = format!("its verdict can't be stored: {}", chain(&fault));
-                letters.push(index, self.letter(record, reason));
+                self.bury(index, record, reason, &mut letters);
             }
         }
         letters
     }
 
-    fn letter(&mut self, record: &'a Record<'a>, reason: String) -> DeadLetter<'a> {
-        self.give_reason(record, "is poison", &reason);
-        DeadLetter {
+    /// Adds the dead letter of a record that is poison, unless it would go to where it came from.
+    fn bury(
+        &mut self,
+        index: usize,
+        record: &'a Record<'a>,
+        reason: String,
+        letters: &mut Addressed<DeadLetter<'a>>,
+    ) {
+        self.report.give_reason(record, "is poison", &reason);
+        if self.is_redriven {
+            self.outcomes[index] = Outcome::Failed { reason: Failure::StillPoison { reason } };
+            return;
+        }
+        let letter = DeadLetter {
             origin: &record.origin,
             reason: reason.into(),
             time_ms: self.time_ms,
             payload: self.event.original(record),
-        }
+            undecoded: self.event.payload(record).is_err(),
+        };
+        letters.push(index, letter);
     }
 
     /// Takes a sink's answers over. Returns the records that it will never take.
@@ -338,18 +478,11 @@ impl<'a> Batch<'a> {
                     if reason.is_permanent() {
                         poison.push((index, reason.clone()));
                     }
-                    Outcome::Failed { reason }
+                    Outcome::Failed { reason: reason.into() }
                 }
             };
         }
         poison
-    }
-
-    fn give_reason(&mut self, record: &Record<'_>, what: &str, reason: &str) {
-        let reasons = &mut self.report.reasons;
-        if reasons.len() < MAX_REASONS && !reasons.iter().any(|said| said.ends_with(reason)) {
-            reasons.push(format!("{} {what}: {reason}", record.origin.identity()));
-        }
     }
 
     fn finish(mut self) -> (Vec<Outcome>, BatchReport) {
@@ -364,7 +497,7 @@ impl<'a> Batch<'a> {
                 Outcome::Failed { reason } => {
                     self.report.failed += 1;
                     if self.report.reasons.len() < MAX_REASONS {
-                        self.give_reason(record, "failed", &chain(reason));
+                        self.report.give_reason(record, "failed", &chain(reason));
                     }
                 }
             }
@@ -399,6 +532,8 @@ impl BatchReport {
             dead_lettered: 0,
             failed: 0,
             no_history: 0,
+            answered: 0,
+            unread_objects: 0,
             anomalies: 0,
             event_bytes: 0,
             model_age: None,
@@ -413,6 +548,42 @@ impl BatchReport {
         }
     }
 
+    fn give_reason(&mut self, record: &Record<'_>, what: &str, reason: &str) {
+        let reasons = &mut self.reasons;
+        if reasons.len() < MAX_REASONS && !reasons.iter().any(|said| said.ends_with(reason)) {
+            reasons.push(format!("{} {what}: {reason}", record.origin.identity()));
+        }
+    }
+
+    /// Adds what was done with a piece of the same invocation.
+    fn add(&mut self, piece: Self) {
+        if self.model.is_empty() {
+            self.model = piece.model;
+        }
+        self.records += piece.records;
+        self.stored += piece.stored;
+        self.dead_lettered += piece.dead_lettered;
+        self.failed += piece.failed;
+        self.no_history += piece.no_history;
+        self.anomalies += piece.anomalies;
+        self.scores.merge(piece.scores);
+        self.decode += piece.decode;
+        self.features += piece.features;
+        self.score += piece.score;
+        self.store += piece.store;
+        let room = MAX_REASONS.saturating_sub(self.reasons.len());
+        self.reasons.extend(piece.reasons.into_iter().take(room.max(piece.failed.min(1))));
+    }
+
+    /// Why the invocation fails.
+    fn failure(&self) -> String {
+        let mut text = format!("{} of {} records failed", self.failed, self.records);
+        if self.unread_objects > 0 {
+            text = format!("{} objects are not read to their end, {text}", self.unread_objects);
+        }
+        format!("{text}: {}", self.reasons.join("; "))
+    }
+
     fn log(&self) {
         tracing::info!(
             source = %self.source,
@@ -422,6 +593,8 @@ impl BatchReport {
             dead_lettered = self.dead_lettered,
             failed = self.failed,
             no_history = self.no_history,
+            answered = self.answered,
+            unread_objects = self.unread_objects,
             anomalies = self.anomalies,
             event_bytes = self.event_bytes,
             model_age_secs = self.model_age.map(|age| age.as_secs()),
@@ -478,6 +651,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Config, DeadLettersUri, ModelUri, ResultsUri};
+    use crate::response::Item;
     use crate::scorer::tests::{model, shingled_model};
 
     struct Fixture {
@@ -587,7 +761,7 @@ mod tests {
         let (raw, sound, poison) = mixed();
         for _delivery in 0..3 {
             let handled = fixture.app.handle(&raw, None).await.expect("handled");
-            assert_eq!(handled.response, Response::default());
+            assert!(handled.response.failures().is_empty());
             assert_eq!((handled.report.stored, handled.report.dead_lettered), (sound, poison));
         }
         assert_eq!(fixture.lines("results.jsonl").len(), sound);
@@ -634,13 +808,8 @@ mod tests {
         assert!(message.contains("2 of 2 records failed: kafka/t/0/8 failed: there was no time"));
         let partial = Fixture::start(true).await;
         let handled = partial.app.handle(&raw, deadline()).await.expect("answered");
-        let offsets: Vec<i64> = handled
-            .response
-            .batch_item_failures
-            .iter()
-            .map(|failure| failure.item_identifier.offset)
-            .collect();
-        assert_eq!(offsets, [8, 9]);
+        let item = |offset| Item::Kafka { partition: "t-0".into(), offset };
+        assert_eq!(handled.response.failures(), [item(8), item(9)]);
         for fixture in [whole, partial] {
             assert!(fixture.lines("results.jsonl").is_empty());
             assert!(fixture.lines("dead.jsonl").is_empty());
@@ -651,7 +820,103 @@ mod tests {
     async fn an_empty_batch_is_done() {
         let fixture = Fixture::start(false).await;
         let handled = fixture.app.handle(&event(&[]), None).await.expect("handled");
-        assert_eq!((handled.response, handled.report.records), (Response::default(), 0));
+        assert_eq!((handled.response.failures(), handled.report.records), (&[][..], 0));
+    }
+
+    fn messages(queue: &str, bodies: &[&str]) -> Box<RawValue> {
+        let message = |(at, body): (usize, &&str)| {
+            serde_json::json!({
+                "eventSource": "aws:sqs",
+                "eventSourceARN": format!("arn:aws:sqs:eu-central-1:1:{queue}"),
+                "messageId": format!("m-{at}"),
+                "body": body,
+            })
+        };
+        let records: Vec<Value> = bodies.iter().enumerate().map(message).collect();
+        serde_json::value::to_raw_value(&serde_json::json!({ "Records": records })).expect("json")
+    }
+
+    #[tokio::test]
+    async fn a_redriven_dead_letter_is_stored_under_its_first_name() {
+        let fixture = Fixture::start(true).await;
+        let (raw, _, poison) = mixed();
+        fixture.app.handle(&raw, None).await.expect("handled");
+        // As they are in the queue; of one the payload is mended, as a new specification would.
+        let mut letters = fixture.lines("dead.jsonl");
+        letters[6]["payload_base64"] = base64(r#"{"ms":20,"path":"/1"}"#).into();
+        let bodies: Vec<String> = letters.iter().map(Value::to_string).collect();
+        let bodies: Vec<&str> = bodies.iter().map(String::as_str).collect();
+        let redriven = messages("redrive", &bodies);
+        let handled = fixture.app.handle(&redriven, None).await.expect("handled");
+        let report = handled.report;
+        assert_eq!((report.stored, report.dead_lettered), (1, poison - 1), "{report:?}");
+        let results = fixture.lines("results.jsonl");
+        assert_eq!(results.last().expect("a result")["id"], letters[6]["id"]);
+        assert_eq!(fixture.lines("dead.jsonl").len(), poison, "none came again under another name");
+    }
+
+    #[tokio::test]
+    async fn what_is_still_poison_stays_in_the_dead_letter_queue() {
+        let mut fixture = Fixture::start(true).await;
+        fixture.app.dead_letter_queue =
+            crate::event::Queue::of_url("https://sqs.eu-central-1.amazonaws.com/1/dead");
+        let sound = r#"{"ms":20,"path":"/1"}"#;
+        let handled = fixture.app.handle(&messages("dead", &["poison", sound]), None).await;
+        let handled = handled.expect("answered");
+        assert_eq!(handled.response.failures(), [Item::Named("m-0".into())]);
+        assert_eq!((handled.report.stored, handled.report.failed), (1, 1));
+        assert!(fixture.lines("dead.jsonl").is_empty());
+        let other = fixture.app.handle(&messages("other", &["poison"]), None).await;
+        assert!(other.expect("answered").response.failures().is_empty());
+        assert_eq!(fixture.lines("dead.jsonl").len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_direct_request_is_answered_and_stored_only_with_an_id() {
+        let fixture = Fixture::start(false).await;
+        let ask = async |json: &str| {
+            let raw = RawValue::from_string(json.to_owned()).expect("json");
+            let handled = fixture.app.handle(&raw, None).await;
+            handled.map(|handled| {
+                let answer = serde_json::to_string(&handled.response).expect("json");
+                (serde_json::from_str::<Value>(&answer).expect("json"), handled.report)
+            })
+        };
+        let (answer, report) =
+            ask(r#"{"instances":[{"features":[20,"/1"]},{"features":[1e6,"/1"]}]}"#)
+                .await
+                .expect("scores");
+        assert_eq!((report.records, report.answered, report.anomalies), (2, 2, 1));
+        let scores = answer["scores"].as_array().expect("scores");
+        let score = |at: usize| scores[at]["score"].as_f64().expect("a score");
+        assert!(score(1) > 1.5 * score(0), "{answer}");
+
+        let records = r#""records":[{"ms":20,"path":"/1"},"{\"ms\":1e6,\"path\":\"/1\"}","x"]}"#;
+        let (answer, report) = ask(&format!("{{{records}")).await.expect("verdicts");
+        assert_eq!((report.records, report.answered, report.stored), (3, 3, 0));
+        let verdicts = answer["verdicts"].as_array().expect("verdicts");
+        assert_eq!((verdicts.len(), &verdicts[0]["id"]), (3, &"direct//0".into()));
+        assert_eq!(
+            (&verdicts[0]["score"], &verdicts[1]["anomaly"]),
+            (&scores[0]["score"], &true.into())
+        );
+        assert!(verdicts[2]["error"].as_str().is_some_and(|error| error.contains("JSON")));
+        assert!(
+            fixture.lines("results.jsonl").is_empty() && fixture.lines("dead.jsonl").is_empty()
+        );
+
+        for _again in 0..2 {
+            let with_id = ask(&format!(r#"{{"id":"b-1",{records}"#)).await;
+            let (_, report) = with_id.expect("verdicts");
+            assert_eq!((report.answered, report.stored, report.dead_lettered), (0, 2, 1));
+            assert_eq!(fixture.lines("results.jsonl").len(), 2);
+            assert_eq!(fixture.lines("dead.jsonl")[0]["id"], "direct/b-1/2");
+        }
+
+        let error = ask(r#"{"instances":[{"features":[1,"/1"]},{"features":[1]}]}"#).await;
+        let diagnostic = Diagnostic::from(error.expect_err("one value"));
+        assert_eq!(diagnostic.error_type, "Sawlog.Request");
+        assert!(diagnostic.error_message.starts_with("instances[1]: it has 1 values"));
     }
 
     #[tokio::test]

@@ -37,6 +37,7 @@ pub mod metrics;
 pub mod model_slot;
 pub mod model_store;
 pub mod models;
+pub mod object;
 pub mod origin;
 pub mod response;
 pub mod scorer;

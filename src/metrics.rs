@@ -91,6 +91,8 @@ impl Metrics {
             ("DeadLettered", report.dead_lettered),
             ("Failed", report.failed),
             ("NoHistory", report.no_history),
+            ("Answered", report.answered),
+            ("UnreadObjects", report.unread_objects),
             ("Anomalies", report.anomalies),
             ("ColdStart", usize::from(cold_start)),
         ] {
@@ -163,6 +165,13 @@ impl Scores {
         let bits = if score > 0.0 { score.to_bits() } else { 0 };
         let key = (bits >> KEY_SHIFT) as u16;
         *self.0.entry(key).or_default() += 1;
+    }
+
+    /// Adds the scores of another batch.
+    pub fn merge(&mut self, other: Self) {
+        for (key, count) in other.0 {
+            *self.0.entry(key).or_default() += count;
+        }
     }
 
     /// True without a score.

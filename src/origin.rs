@@ -80,6 +80,9 @@ pub enum Origin {
         /// The id that the caller gave to the invocation's records; none if nothing is stored.
         #[serde(skip_serializing_if = "Option::is_none")]
         batch: Option<Arc<str>>,
+        /// What the caller gave as `model`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        model: Option<Arc<str>>,
         /// Which of the records, from 0.
         index: usize,
     },
@@ -132,8 +135,8 @@ impl Origin {
         out
     }
 
-    /// What the record's model is chosen by: the Kafka topic, the Kinesis stream, the S3 bucket; of
-    /// other places there is none.
+    /// What the record's model is chosen by: the Kafka topic, the Kinesis stream, the S3 bucket, the SQS
+    /// queue, what a direct invocation gave as `model`. Empty where there is none.
     pub fn topic(&self) -> &str {
         match self {
             Self::Kafka { topic, .. } => topic,
@@ -143,7 +146,8 @@ impl Origin {
             Self::Kinesis { stream, .. } => stream,
             Self::S3 { bucket, .. } => bucket,
             Self::Sqs { queue, .. } => queue,
-            Self::File { .. } | Self::Direct { .. } | Self::Unplaced { .. } => "",
+            Self::Direct { model, .. } => model.as_deref().unwrap_or_default(),
+            Self::File { .. } | Self::Unplaced { .. } => "",
         }
     }
 
@@ -188,7 +192,7 @@ impl Origin {
                 out.push('/');
                 write_escaped(out, message_id, false)
             }
-            Self::Direct { batch, index } => {
+            Self::Direct { batch, index, .. } => {
                 out.push_str("direct/");
                 write_escaped(out, batch.as_deref().unwrap_or_default(), false)?;
                 write!(out, "/{index}")
@@ -292,8 +296,11 @@ mod tests {
                 "s3/landed/a%20b/c%2Bd.log/v.1/17",
             ),
             (Origin::Sqs { queue: "q".into(), message_id: "m-1".into() }, "sqs/q/m-1"),
-            (Origin::Direct { batch: Some("b/17".into()), index: 3 }, "direct/b%2F17/3"),
-            (Origin::Direct { batch: None, index: 3 }, "direct//3"),
+            (
+                Origin::Direct { batch: Some("b/17".into()), model: Some("web".into()), index: 3 },
+                "direct/b%2F17/3",
+            ),
+            (Origin::Direct { batch: None, model: None, index: 3 }, "direct//3"),
             (
                 Origin::Unplaced { service: "aws:sqs".into(), index: 1, content_hash: 0xab },
                 "unplaced/aws%3Asqs/1/000000000000000000000000000000ab",

@@ -54,12 +54,15 @@ pub struct Points {
 
 impl Points {
     /// Reads payloads by the model's features, each with the name of the ordered stream that it is
-    /// of. There is one entry a payload, in their order.
+    /// of. A header may say in which columns the features stand. There is one entry a payload, in
+    /// their order.
     pub fn read<'p>(
         model: &Model,
+        header: Option<&str>,
         payloads: impl Iterator<Item = (&'p str, Result<&'p [u8], Unscorable>)>,
     ) -> Self {
-        let features = model.features();
+        let by_header = header.and_then(|header| model.features().with_header(header).ok());
+        let features = by_header.as_ref().unwrap_or(model.features());
         let is_shingled = features.spec().shingle().is_some();
         let count = payloads.size_hint().0;
         let mut points = Self {
@@ -199,7 +202,7 @@ pub(crate) mod tests {
             Ok(br#"{"path":"/1"}"#),
             Ok(usual),
         ];
-        let scored = Points::read(&model, payloads.into_iter().map(|payload| ("", payload)));
+        let scored = Points::read(&model, None, payloads.into_iter().map(|payload| ("", payload)));
         let scored = scored.score(&model).expect("same model");
         assert!(matches!(
             &scored[..],
@@ -224,7 +227,7 @@ pub(crate) mod tests {
     /// The number of each record that makes a point, and its score.
     fn scores(model: &Model, records: &[(&str, String)]) -> Vec<Option<f32>> {
         let payloads = records.iter().map(|(stream, text)| (*stream, Ok(text.as_bytes())));
-        let scored = Points::read(model, payloads).score(model).expect("same model");
+        let scored = Points::read(model, None, payloads).score(model).expect("same model");
         let score = |scored: Result<Scored, Unscorable>| match scored {
             Ok(scored) => Some(scored.score),
             Err(Unscorable::NoHistory) => None,
@@ -271,7 +274,8 @@ pub(crate) mod tests {
                     Err(_) => Err(DecodeFault::Base64.into()),
                 };
                 let payloads = [good(), good(), again, good(), good()];
-                let read = Points::read(&model, payloads.into_iter().map(|bytes| ("t-0", bytes)));
+                let read =
+                    Points::read(&model, None, payloads.into_iter().map(|bytes| ("t-0", bytes)));
                 let scored = read.score(&model).expect("same model");
                 let has_score: Vec<bool> = scored.iter().map(Result::is_ok).collect();
                 assert_eq!(has_score, [false, true, false, !is_gap, true], "{named}");
@@ -283,7 +287,8 @@ pub(crate) mod tests {
     #[test]
     fn a_batch_without_points_has_no_scores() {
         let model = model(None);
-        let none = Points::read(&model, std::iter::empty()).score(&model).expect("same model");
+        let none =
+            Points::read(&model, None, std::iter::empty()).score(&model).expect("same model");
         assert!(none.is_empty());
     }
 }

@@ -79,7 +79,7 @@ impl DeadLettersSink {
 }
 
 /// A record that no retry will make readable. As JSON
-/// `{"id":…,"origin":{…},"reason":…,"time_ms":…,"payload_base64":…}`.
+/// `{"id":…,"origin":{…},"reason":…,"time_ms":…,"payload_base64":…}`, and `"undecoded":true` where that is so.
 #[derive(Debug, Clone)]
 pub struct DeadLetter<'a> {
     /// Where it comes from.
@@ -90,6 +90,9 @@ pub struct DeadLetter<'a> {
     pub time_ms: u64,
     /// Its bytes as they came.
     pub payload: &'a [u8],
+    /// True if these are no payload, since none could be taken out of the event, but the text of the
+    /// event's record. Such a letter is no log record when it is redriven.
+    pub undecoded: bool,
 }
 
 impl Serialize for DeadLetter<'_> {
@@ -101,6 +104,8 @@ impl Serialize for DeadLetter<'_> {
             reason: &'a str,
             time_ms: u64,
             payload_base64: String,
+            #[serde(skip_serializing_if = "std::ops::Not::not")]
+            undecoded: bool,
         }
         Body {
             id: self.origin.identity(),
@@ -108,6 +113,7 @@ impl Serialize for DeadLetter<'_> {
             reason: &self.reason,
             time_ms: self.time_ms,
             payload_base64: base64_simd::STANDARD.encode_to_string(self.payload),
+            undecoded: self.undecoded,
         }
         .serialize(serializer)
     }
@@ -274,8 +280,13 @@ mod tests {
     #[test]
     fn a_dead_letter_carries_its_bytes() {
         let origin = Origin::Kafka { cluster: None, topic: "t".into(), partition: 0, offset: 7 };
-        let letter =
-            DeadLetter { origin: &origin, reason: "why".into(), time_ms: 5, payload: b"\xff\0" };
+        let letter = DeadLetter {
+            origin: &origin,
+            reason: "why".into(),
+            time_ms: 5,
+            payload: b"\xff\0",
+            undecoded: false,
+        };
         assert_eq!(
             serde_json::to_string(&letter).expect("json"),
             r#"{"id":"kafka/t/0/7","origin":{"source":"kafka","topic":"t","partition":0,"offset":7},"reason":"why","time_ms":5,"payload_base64":"/wA="}"#

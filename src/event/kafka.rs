@@ -32,13 +32,8 @@ pub(super) fn decode<'a>(source: Source, envelope: &Envelope<'a>) -> Result<Even
     let cluster = envelope.event_source_arn.and_then(super::text);
     let mut decoder = Decoder {
         cluster: cluster.as_deref().map(cluster_of).map(Arc::from),
-        event: Event {
-            source,
-            records: Vec::new(),
-            groups: Vec::with_capacity(partitions.len()),
-            // Four characters of base64 are three bytes: one allocation for the whole batch.
-            decoded: Vec::with_capacity(records.get().len() / 4 * 3),
-        },
+        // Four characters of base64 are three bytes: one allocation for the whole batch.
+        event: Event::empty(source, records.get().len() / 4 * 3),
     };
     for (key, list) in partitions {
         decoder.partition(key, list)?;
@@ -152,6 +147,7 @@ impl<'a> Decoder<'a> {
             origin: Origin::Kafka { cluster, topic, partition, offset },
             timestamp_ms: fields.timestamp.and_then(count),
             group,
+            stream: group,
             payload,
             fault,
         })
@@ -172,7 +168,7 @@ impl<'a> Decoder<'a> {
             content_hash: xxhash_rust::xxh3::xxh3_128(text.as_bytes()),
         };
         let payload = Payload::Text(text);
-        Record { origin, timestamp_ms: None, group, payload, fault: Some(fault) }
+        Record { origin, timestamp_ms: None, group, stream: group, payload, fault: Some(fault) }
     }
 
     /// The bytes of a value. A string is base64; anything else was put there by a schema registry

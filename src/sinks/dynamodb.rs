@@ -196,7 +196,7 @@ fn attributes(id: &str, verdict: &Verdict<'_>) -> Attributes {
             put("queue", string(queue));
             put("message_id", string(message_id));
         }
-        Origin::Direct { batch, index } => {
+        Origin::Direct { batch, index, .. } => {
             put("source", string("direct"));
             if let Some(batch) = batch {
                 put("batch", string(batch));

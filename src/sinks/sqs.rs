@@ -163,8 +163,13 @@ mod tests {
         let origins: Vec<Origin> = (0..3)
             .map(|offset| Origin::Kafka { cluster: None, topic: "t".into(), partition: 0, offset })
             .collect();
-        let letter =
-            |origin| DeadLetter { origin, reason: "why".into(), time_ms: 5, payload: b"p" };
+        let letter = |origin| DeadLetter {
+            origin,
+            reason: "why".into(),
+            time_ms: 5,
+            payload: b"p",
+            undecoded: false,
+        };
         let letters: Vec<DeadLetter<'_>> = origins.iter().map(letter).collect();
         let written = sink.send(&letters, Until::FOREVER).await;
         assert!(

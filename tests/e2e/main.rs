@@ -27,4 +27,5 @@ mod mapping;
 mod process;
 mod proxy;
 mod servers;
+mod sources;
 mod warm;

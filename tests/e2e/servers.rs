@@ -126,9 +126,22 @@ impl S3 {
         self.runtime.block_on(call.send()).expect("bucket");
     }
 
-    pub(crate) fn put(&self, bucket: &str, key: &str, bytes: Vec<u8>) {
+    /// Puts an object; returns its ETag without quotes and, if the bucket keeps versions, its version.
+    pub(crate) fn put(&self, bucket: &str, key: &str, bytes: Vec<u8>) -> (String, Option<String>) {
         let call = self.client.put_object().bucket(bucket).key(key).body(bytes.into());
-        self.runtime.block_on(call.send()).expect("object");
+        let put = self.runtime.block_on(call.send()).expect("object");
+        let etag = put.e_tag.as_deref().expect("an ETag").trim_matches('"').to_owned();
+        (etag, put.version_id)
+    }
+
+    /// From now on the bucket keeps versions.
+    pub(crate) fn keep_versions(&self, bucket: &str) {
+        use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
+        let enabled =
+            VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
+        let call = self.client.put_bucket_versioning().bucket(bucket);
+        let call = call.versioning_configuration(enabled);
+        self.runtime.block_on(call.send()).expect("versions");
     }
 }
 

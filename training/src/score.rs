@@ -152,7 +152,10 @@ impl Run<'_> {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let time_ms = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
         let reason = Cow::Owned(error.to_string());
-        serde_json::to_writer(&mut *out, &DeadLetter { origin, reason, time_ms, payload })?;
+        serde_json::to_writer(
+            &mut *out,
+            &DeadLetter { origin, reason, time_ms, payload, undecoded: false },
+        )?;
         Ok(writeln!(out)?)
     }
 

@@ -1,0 +1,129 @@
+//! Direct requests: scores or verdicts come back to the caller.
+
+use std::borrow::Cow;
+use std::time::Instant;
+
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::{Batch, BatchReport, Handled, HandlerError, Judged, chain};
+use crate::app::App;
+use crate::deadline::Until;
+use crate::event::{Asked, Event, Request, RequestError, Source, values};
+use crate::models::Chosen;
+use crate::response::Response;
+use crate::scorer::{Points, Scored, Unscorable};
+use crate::verdict::{self, Verdict};
+
+/// Most bytes of an answer: Lambda's own limit.
+const MAX_ANSWER_LEN: usize = 6 << 20;
+
+impl App {
+    /// Answers a direct request. It fails as a whole if its records are to be stored and one can't be:
+    /// the caller tries it again.
+    pub(super) async fn answer_request(
+        &self,
+        request: Request<'_>,
+        until: Until,
+    ) -> Result<Handled, HandlerError> {
+        match request.asked {
+            Asked::Instances(instances) => {
+                self.answer_instances(request.model.as_deref(), &instances)
+            }
+            Asked::Records(event) => self.answer_records(&event, request.id.is_some(), until).await,
+        }
+    }
+
+    fn answer_instances(
+        &self,
+        topic: Option<&str>,
+        instances: &[&RawValue],
+    ) -> Result<Handled, HandlerError> {
+        let topic = topic.unwrap_or_default();
+        let model = self.model_for(topic);
+        let model = model.ok_or_else(|| RequestError::NoModel { model: topic.to_owned() })?;
+        let mut report = BatchReport {
+            model: model.id().to_owned(),
+            ..BatchReport::of(Source::Direct, instances.len())
+        };
+        let started = Instant::now();
+        let instance = |index: usize, reason| RequestError::Instance { index, reason };
+        let mut points = Points::default();
+        for (index, raw) in instances.iter().enumerate() {
+            let values = values(model.features(), raw);
+            points.push(&model, &values.map_err(|reason| instance(index, reason))?);
+        }
+        report.features = started.elapsed();
+        let started = Instant::now();
+        let mut scores = Vec::with_capacity(instances.len());
+        for (index, scored) in points.score(&model)?.into_iter().enumerate() {
+            let scored: Scored = scored.map_err(|fault| instance(index, chain(&fault)))?;
+            report.anomalies += usize::from(verdict::is_anomaly(&model, scored.score));
+            report.scores.add(scored.score);
+            scores.push(scored.score);
+        }
+        report.score = started.elapsed();
+        report.answered = instances.len();
+        Ok(Handled { response: Response::Scores(scores), report })
+    }
+
+    async fn answer_records(
+        &self,
+        event: &Event<'_>,
+        is_stored: bool,
+        until: Until,
+    ) -> Result<Handled, HandlerError> {
+        let topics = event.records.iter().map(|record| record.origin.topic());
+        let models = Chosen::new(topics, |topic| self.model_for(topic));
+        let mut batch = Batch::new(&models, event);
+        let judged = batch.score()?;
+        // Before anything is stored: a caller that gets no answer would try again.
+        let verdicts = verdicts(event, &judged)?;
+        let report = if is_stored {
+            let (_, report) = self.write(batch, judged, until).await;
+            if report.failed > 0 {
+                return Err(HandlerError::Incomplete { report: Box::new(report) });
+            }
+            report
+        } else {
+            let mut report = batch.report;
+            report.no_history =
+                judged.iter().filter(|judged| matches!(judged, Err(Unscorable::NoHistory))).count();
+            report.answered = judged.len() - report.no_history;
+            for (model, scored) in judged.iter().flatten() {
+                report.scores.add(scored.score);
+                report.anomalies += usize::from(verdict::is_anomaly(model, scored.score));
+            }
+            report
+        };
+        Ok(Handled { response: Response::Verdicts(verdicts), report })
+    }
+}
+
+/// What is said of each record: its verdict, or why there is none.
+fn verdicts(event: &Event<'_>, judged: &[Judged<'_>]) -> Result<Vec<Box<RawValue>>, HandlerError> {
+    #[derive(Serialize)]
+    struct Error {
+        error: String,
+    }
+    let mut len = 0;
+    let mut verdicts = Vec::with_capacity(judged.len());
+    for (record, judged) in event.records.iter().zip(judged) {
+        let json = match judged {
+            Ok((model, scored)) => {
+                let origin = Cow::Borrowed(&record.origin);
+                to_raw_value(&Verdict::new(model, origin, record.timestamp_ms, scored.clone()))
+            }
+            Err(fault) => to_raw_value(&Error { error: chain(fault) }),
+        };
+        let json = json.map_err(HandlerError::Answer)?;
+        len += json.get().len() + 1;
+        verdicts.push(json);
+    }
+    // Around the list stand `{"verdicts":[` and `]}`.
+    let (len, limit) = (len + 15, MAX_ANSWER_LEN);
+    if len > limit {
+        return Err(RequestError::AnswerTooLong { len, limit }.into());
+    }
+    Ok(verdicts)
+}
