@@ -7,7 +7,7 @@
 //! | `RESULTS_URI` | `dynamodb://table` or `file:///path.jsonl` | required |
 //! | `DEAD_LETTERS_URI` | URL of a standard SQS queue (`https://…`, `http://…`) or `file:///path.jsonl` | required |
 //! | `MODEL_REFRESH_SECS` | 0 to 86400: how often a warm function looks for a new model; 0 is never | `300` |
-//! | `PARTIAL_BATCH` | `true` or `false`: answer with the records that failed, instead of failing the whole batch. Kafka honours it only in provisioned mode with `ReportBatchItemFailures` | `false` |
+//! | `PARTIAL_BATCH` | `true` or `false`: answer with the records that failed, instead of failing the whole batch. The mapping must have `ReportBatchItemFailures`, for Kafka in provisioned mode | `false` |
 //! | `LOG_FIELDS` | `true` or `false`: log anomalies with their features, and let libraries log below INFO, where they quote records | `false` |
 //! | `DEADLINE_RESERVE_MS` | 100 to 60000: how long before the invocation's deadline work stops | `1000` |
 //!
@@ -65,8 +65,8 @@ pub struct Config {
 /// The topic that stands for all that have no model of their own.
 const ANY_TOPIC: &str = "*";
 
-/// Where the models are: one for all records, or by topic. A topic is what a Kafka topic is to Kafka:
-/// for Kinesis the stream, for S3 the bucket, for a direct invocation what it gives as `model`.
+/// Where the models are: one for all records, or by topic. What a topic is to Kafka is for Kinesis the
+/// stream, for S3 the bucket, for SQS the queue, for a direct invocation what it gives as `model`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ModelUris {
     /// Models of single topics.

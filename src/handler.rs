@@ -7,6 +7,8 @@
 //! - **transient**: it could not be written now. It is reported failed and comes again.
 //! - **fatal**: the invocation can't be understood at all. It fails as a whole.
 
+#[cfg(test)]
+mod any_event;
 mod direct;
 
 use std::borrow::Cow;
@@ -654,13 +656,13 @@ mod tests {
     use crate::response::Item;
     use crate::scorer::tests::{model, shingled_model};
 
-    struct Fixture {
+    pub(super) struct Fixture {
         folder: tempfile::TempDir,
-        app: App,
+        pub(super) app: App,
     }
 
     impl Fixture {
-        async fn start(partial_batch: bool) -> Self {
+        pub(super) async fn start(partial_batch: bool) -> Self {
             Self::with(&model(Some(ThresholdRule::Value(1.0))), partial_batch).await
         }
 

@@ -10,6 +10,7 @@
 //!
 //! - [`event`] finds out which source called and takes every record out by itself, so that a record
 //!   that can't be read never fails its neighbours. Each record carries its [`origin`] to the end.
+//!   [`object`] does the same for the lines of objects in S3.
 //! - [`scorer`] makes points of the payloads, by the features that the model was trained with, and
 //!   scores the whole batch in one call.
 //! - [`verdict`] is what is said of one record: its score, the threshold, and for an anomaly the
