@@ -624,7 +624,7 @@ fn report_of(result: &mut Result<Handled, HandlerError>) -> Option<&mut BatchRep
     match result {
         Ok(handled) => Some(&mut handled.report),
         Err(HandlerError::Incomplete { report }) => Some(report),
-        Err(HandlerError::Event(_) | HandlerError::Model(_)) => None,
+        Err(_) => None,
     }
 }
 

@@ -128,7 +128,8 @@ fn every_record_of_any_event_has_one_outcome() {
             Ok(Invocation::Request(request)) => {
                 if let Ok(handled) = fixture.app.answer_request(request, Until::FOREVER).await {
                     let report = handled.report;
-                    let done = report.stored + report.dead_lettered + report.answered + report.no_history;
+                    let done =
+                        report.stored + report.dead_lettered + report.answered + report.no_history;
                     prop_assert_eq!(done, report.records);
                 }
                 return Ok(());
