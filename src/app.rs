@@ -9,7 +9,7 @@ use aws_config::{BehaviorVersion, SdkConfig};
 use sawlog_model::Model;
 use tokio::sync::OnceCell;
 
-use crate::config::{Config, DeadLettersUri, ModelUri, ResultsUri};
+use crate::config::{Config, DeadLettersUri, Kept, ModelUri, ResultsUri};
 use crate::event::Queue;
 use crate::model_store::ModelStore;
 use crate::models::{Models, ModelsError};
@@ -32,6 +32,7 @@ const MAX_ATTEMPTS: u32 = 3;
 pub struct App {
     pub(crate) models: Models,
     pub(crate) results: ResultsSink,
+    pub(crate) results_kept: Kept,
     pub(crate) dead_letters: DeadLettersSink,
     /// The queue that dead letters go to, if it is one.
     pub(crate) dead_letter_queue: Option<Queue>,
@@ -73,9 +74,12 @@ impl App {
         });
         let models = models.await?;
         let results = match config.results {
+            _ if config.results_kept == Kept::Nothing => ResultsSink::Nowhere,
+            ResultsUri::Nowhere => ResultsSink::Nowhere,
             ResultsUri::DynamoDb { table } => {
                 let client = aws_sdk_dynamodb::Client::new(aws.config().await);
-                ResultsSink::DynamoDb(DynamoDbResults::new(client, table))
+                let ttl_days = config.results_ttl_days;
+                ResultsSink::DynamoDb(DynamoDbResults::new(client, table, ttl_days))
             }
             ResultsUri::File(path) => {
                 ResultsSink::Jsonl(JsonlFile::open(&path).map_err(StartError::Results)?)
@@ -97,6 +101,7 @@ impl App {
         Ok(Self {
             models,
             results,
+            results_kept: config.results_kept,
             dead_letters,
             dead_letter_queue,
             aws,

@@ -4,14 +4,17 @@
 //! | variable | value | default |
 //! |---|---|---|
 //! | `MODEL_URI` | `s3://bucket/key` or `file:///path`, or a JSON object of topics to these, `{"orders": "s3://…", "*": "s3://…"}` | required |
-//! | `RESULTS_URI` | `dynamodb://table` or `file:///path.jsonl` | required |
+//! | `RESULTS` | `all`: every verdict; `anomalies`: those and one summary a batch; `none` | `anomalies` |
+//! | `RESULTS_URI` | `dynamodb://table` or `file:///path.jsonl` | required, but with `RESULTS=none` |
+//! | `RESULTS_TTL_DAYS` | 0 to 36500: days after which DynamoDB may delete an item, 0 for never | `30` |
 //! | `DEAD_LETTERS_URI` | URL of a standard SQS queue (`https://…`, `http://…`) or `file:///path.jsonl` | required |
 //! | `MODEL_REFRESH_SECS` | 0 to 86400: how often a warm function looks for a new model; 0 is never | `300` |
 //! | `PARTIAL_BATCH` | `true` or `false`: answer with the records that failed, instead of failing the whole batch. The mapping must have `ReportBatchItemFailures`, for Kafka in provisioned mode | `false` |
 //! | `LOG_FIELDS` | `true` or `false`: log anomalies with their features, and let libraries log below INFO, where they quote records | `false` |
 //! | `DEADLINE_RESERVE_MS` | 100 to 60000: how long before the invocation's deadline work stops | `1000` |
 //!
-//! Required are all three places, since without one of them records would be lost. A `file` path is
+//! Required are all three places, since without one of them records would be lost. (Without results
+//! there is nothing to lose: with `RESULTS=none` a table serves the alerts alone.) A `file` path is
 //! absolute and taken as it stands, without percent-decoding.
 //!
 //! Read by others: `AWS_REGION`, credentials and `AWS_ENDPOINT_URL`, `AWS_ENDPOINT_URL_S3`,
@@ -40,6 +43,10 @@ const MAX_DEADLINE_RESERVE_MS: u64 = 60_000;
 const MODEL_REFRESH_SECS: u64 = 300;
 /// No instance lives much longer than a few hours.
 const MAX_MODEL_REFRESH_SECS: u64 = 86_400;
+/// Days that items are kept unless said otherwise: a month to look into an anomaly.
+const RESULTS_TTL_DAYS: u32 = 30;
+/// A hundred years; more is a slip of the hand.
+const MAX_RESULTS_TTL_DAYS: u32 = 36_500;
 
 /// What the function is told by its environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +57,10 @@ pub struct Config {
     pub model_refresh_secs: u64,
     /// Where results go.
     pub results: ResultsUri,
+    /// Which results go there.
+    pub results_kept: Kept,
+    /// Days after which DynamoDB may delete a result; 0 for never.
+    pub results_ttl_days: u32,
     /// Where records go that can't be read.
     pub dead_letters: DeadLettersUri,
     /// True to answer with the records that failed, instead of failing the invocation.
@@ -96,9 +107,23 @@ pub enum ModelUri {
     File(PathBuf),
 }
 
+/// Which results are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Kept {
+    /// Every record's verdict.
+    All,
+    /// The verdicts on anomalies, and a summary of each batch.
+    #[default]
+    Anomalies,
+    /// None.
+    Nothing,
+}
+
 /// Where results go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ResultsUri {
+    /// Not given, which [`Kept::Nothing`] alone allows.
+    Nowhere,
     /// `dynamodb://table`
     DynamoDb {
         /// The table.
@@ -162,18 +187,47 @@ impl Config {
     pub fn from_vars(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let get = |name: &str| lookup(name).filter(|value| !value.is_empty());
         let is_set = |name: &str| get(name).is_some();
+        let models: ModelUris = required("MODEL_URI", &get)?;
+        let results_kept = optional("RESULTS", &get)?.unwrap_or_default();
+        let results = match results_kept {
+            Kept::Nothing => optional("RESULTS_URI", &get)?.unwrap_or(ResultsUri::Nowhere),
+            Kept::All | Kept::Anomalies => required("RESULTS_URI", &get)?,
+        };
+        let dead_letters = required("DEAD_LETTERS_URI", &get)?;
+        let default = Self::new(models, results, dead_letters);
         Ok(Self {
-            models: required("MODEL_URI", &get)?,
             model_refresh_secs: optional("MODEL_REFRESH_SECS", &get)?
-                .map_or(MODEL_REFRESH_SECS, |RefreshSecs(secs)| secs),
-            results: required("RESULTS_URI", &get)?,
-            dead_letters: required("DEAD_LETTERS_URI", &get)?,
+                .map_or(default.model_refresh_secs, |RefreshSecs(secs)| secs),
+            results_kept,
+            results_ttl_days: optional("RESULTS_TTL_DAYS", &get)?
+                .map_or(default.results_ttl_days, |TtlDays(days)| days),
             partial_batch: optional("PARTIAL_BATCH", &get)?.is_some_and(|Flag(flag)| flag),
             log_fields: optional("LOG_FIELDS", &get)?.is_some_and(|Flag(flag)| flag),
             deadline_reserve_ms: optional("DEADLINE_RESERVE_MS", &get)?
-                .map_or(DEADLINE_RESERVE_MS, |ReserveMs(ms)| ms),
+                .map_or(default.deadline_reserve_ms, |ReserveMs(ms)| ms),
             s3_path_style: is_set("AWS_ENDPOINT_URL_S3") || is_set("AWS_ENDPOINT_URL"),
+            ..default
         })
+    }
+
+    /// The three places that have no default, and the defaults of everything else.
+    pub fn new(
+        models: impl Into<ModelUris>,
+        results: ResultsUri,
+        dead_letters: DeadLettersUri,
+    ) -> Self {
+        Self {
+            models: models.into(),
+            model_refresh_secs: MODEL_REFRESH_SECS,
+            results,
+            results_kept: Kept::default(),
+            results_ttl_days: RESULTS_TTL_DAYS,
+            dead_letters,
+            partial_batch: false,
+            log_fields: false,
+            deadline_reserve_ms: DEADLINE_RESERVE_MS,
+            s3_path_style: false,
+        }
     }
 }
 
@@ -269,6 +323,23 @@ impl FromStr for ModelUri {
     }
 }
 
+impl Parsed for Kept {
+    const EXPECTED: &'static str = "all, anomalies or none";
+}
+
+impl FromStr for Kept {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        match text {
+            "all" => Ok(Self::All),
+            "anomalies" => Ok(Self::Anomalies),
+            "none" => Ok(Self::Nothing),
+            _ => Err(Refused),
+        }
+    }
+}
+
 impl Parsed for ResultsUri {
     const EXPECTED: &'static str = "dynamodb://table or file:///path.jsonl";
 }
@@ -358,6 +429,23 @@ impl FromStr for RefreshSecs {
     }
 }
 
+struct TtlDays(u32);
+
+impl Parsed for TtlDays {
+    const EXPECTED: &'static str = "days, 0 to 36500";
+}
+
+impl FromStr for TtlDays {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        match text.parse() {
+            Ok(days @ 0..=MAX_RESULTS_TTL_DAYS) => Ok(Self(days)),
+            _ => Err(Refused),
+        }
+    }
+}
+
 fn file_path(text: &str) -> Result<PathBuf, Refused> {
     match text.strip_prefix("file://") {
         Some(path) if path.starts_with('/') && !path.ends_with('/') => Ok(PathBuf::from(path)),
@@ -420,6 +508,8 @@ mod tests {
                 models: s3("prod/requests.model").into(),
                 model_refresh_secs: 300,
                 results: ResultsUri::DynamoDb { table: "results".into() },
+                results_kept: Kept::Anomalies,
+                results_ttl_days: 30,
                 dead_letters: DeadLettersUri::Sqs { queue_url: SOUND[2].1.into() },
                 partial_batch: false,
                 log_fields: false,
@@ -447,6 +537,23 @@ mod tests {
         assert_eq!(config.dead_letters, DeadLettersUri::File("/tmp/d.jsonl".into()));
         assert!(config.partial_batch && config.s3_path_style && config.log_fields);
         assert_eq!((config.deadline_reserve_ms, config.model_refresh_secs), (250, 0));
+    }
+
+    #[test]
+    fn without_results_no_place_for_them_is_needed() {
+        for (value, kept) in [("all", Kept::All), ("anomalies", Kept::Anomalies)] {
+            assert_eq!(with(&[("RESULTS", value)]).expect("sound").results_kept, kept);
+            let error = with(&[("RESULTS", value), ("RESULTS_URI", "")]).expect_err("required");
+            assert!(error.to_string().contains("RESULTS_URI"), "{error}");
+        }
+        let table = ResultsUri::DynamoDb { table: "results".into() };
+        for (uri, results) in [("", ResultsUri::Nowhere), ("dynamodb://results", table)] {
+            let config = with(&[("RESULTS", "none"), ("RESULTS_URI", uri)]).expect("sound");
+            assert_eq!((config.results_kept, config.results), (Kept::Nothing, results));
+        }
+        assert!(with(&[("RESULTS", "none"), ("RESULTS_URI", "results")]).is_err());
+        let days = with(&[("RESULTS_TTL_DAYS", "0")]).expect("sound").results_ttl_days;
+        assert_eq!(days, 0);
     }
 
     #[test]
@@ -479,6 +586,11 @@ mod tests {
             ("RESULTS_URI", "dynamodb://a"),
             ("RESULTS_URI", "dynamodb://a table"),
             ("RESULTS_URI", "s3://bucket/key"),
+            ("RESULTS", "some"),
+            ("RESULTS", "ALL"),
+            ("RESULTS_TTL_DAYS", "36501"),
+            ("RESULTS_TTL_DAYS", "-1"),
+            ("RESULTS_TTL_DAYS", "a week"),
             ("DEAD_LETTERS_URI", "https://host"),
             ("DEAD_LETTERS_URI", "https://host/1/queue.fifo"),
             ("DEAD_LETTERS_URI", "sqs://queue"),

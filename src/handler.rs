@@ -20,6 +20,7 @@ use sawlog_model::{DimensionError, Model};
 use serde_json::value::RawValue;
 
 use crate::app::App;
+use crate::config::Kept;
 use crate::deadline::Until;
 use crate::event::{
     DecodeFault, Event, EventError, Invocation, MAX_DECODED_LEN, Notice, Record, RequestError,
@@ -32,7 +33,8 @@ use crate::object::{self, Object};
 use crate::response::{self, Response};
 use crate::scorer::{Points, Scored, Unscorable};
 use crate::sinks::{DeadLetter, SinkError};
-use crate::verdict::Verdict;
+use crate::summary::{Counts, Summary};
+use crate::verdict::{self, Verdict};
 
 /// Different reasons that a batch's log line gives for failures, and as many for poison.
 const MAX_REASONS: usize = 3;
@@ -44,7 +46,8 @@ const MAX_LOGGED: usize = 100;
 /// What became of one record.
 #[derive(Debug, Clone)]
 pub enum Outcome {
-    /// Its verdict is stored.
+    /// Its verdict is stored, or it is a normal record that the batch's stored summary counts, or
+    /// no results are kept.
     Stored,
     /// Its bytes are with the dead letters.
     DeadLettered,
@@ -94,7 +97,7 @@ pub struct BatchReport {
     pub model: String,
     /// Records in the event: the sum of the next five.
     pub records: usize,
-    /// Records whose verdicts are stored.
+    /// Records that end as [`Outcome::Stored`].
     pub stored: usize,
     /// Records that are with the dead letters.
     pub dead_lettered: usize,
@@ -305,7 +308,7 @@ impl App {
         until: Until,
     ) -> (Vec<Outcome>, BatchReport) {
         let started = Instant::now();
-        let (verdicts, letters) = batch.sort(judged);
+        let Sorted { verdicts, rest, mut scores, letters } = batch.sort(judged, self.results_kept);
         if self.log_fields {
             log_anomalies(&verdicts.entries);
         }
@@ -320,6 +323,16 @@ impl App {
         let letters = batch.letters(unstorable);
         let sent = self.dead_letters.send(&letters.entries, until).await;
         batch.settle(letters.records, sent, Outcome::DeadLettered);
+        // Last, since it says what became of all the others.
+        if self.results_kept == Kept::Anomalies && !batch.event.records.is_empty() {
+            let summary = batch.summary(rest.len(), &mut scores);
+            let written = self.results.store_summary(&summary, until).await;
+            if let (Err(fault), []) = (&written, &rest[..]) {
+                tracing::warn!(reason = chain(fault), id = summary.id, "summary not stored");
+            }
+            let written = vec![written; rest.len()];
+            batch.settle(rest, written, Outcome::Stored);
+        }
         batch.report.store = started.elapsed();
         batch.finish()
     }
@@ -339,6 +352,18 @@ struct Batch<'a> {
 
 /// What was found of a record, and by which model; or why it can't be scored.
 type Judged<'a> = Result<(&'a Model, Scored), Unscorable>;
+
+/// What is to be done about each record of a batch.
+struct Sorted<'a> {
+    /// To be stored one by one.
+    verdicts: Addressed<Verdict<'a>>,
+    /// Normal records that only the summary counts.
+    rest: Vec<usize>,
+    /// The scores of all that have one.
+    scores: Vec<f32>,
+    /// To be dead-lettered.
+    letters: Addressed<DeadLetter<'a>>,
+}
 
 /// Entries for a sink, with the index of each one's record.
 struct Addressed<T> {
@@ -405,29 +430,60 @@ impl<'a> Batch<'a> {
         Ok(judged)
     }
 
-    /// Verdicts on what was scored, dead letters of what never will be.
-    fn sort(
-        &mut self,
-        judged: Vec<Judged<'a>>,
-    ) -> (Addressed<Verdict<'a>>, Addressed<DeadLetter<'a>>) {
+    /// Verdicts on what was scored, as far as they are kept; dead letters of what never will be.
+    fn sort(&mut self, judged: Vec<Judged<'a>>, kept: Kept) -> Sorted<'a> {
         let (mut verdicts, mut letters) = (Addressed::default(), Addressed::default());
+        let (mut rest, mut scores) = (Vec::new(), Vec::with_capacity(judged.len()));
         for (index, (record, judged)) in self.event.records.iter().zip(judged).enumerate() {
-            match judged {
-                Ok((model, scored)) => {
-                    self.report.scores.add(scored.score);
-                    let origin = Cow::Borrowed(&record.origin);
-                    let verdict = Verdict::new(model, origin, record.timestamp_ms, scored);
-                    self.report.anomalies += usize::from(verdict.is_anomaly());
-                    verdicts.push(index, verdict);
+            let (model, scored) = match judged {
+                Ok(judged) => judged,
+                Err(Unscorable::NoHistory) => {
+                    self.outcomes[index] = Outcome::NoHistory;
+                    continue;
                 }
-                Err(Unscorable::NoHistory) => self.outcomes[index] = Outcome::NoHistory,
                 Err(Unscorable::Decode(fault)) if fault.comes_again() => {
                     self.outcomes[index] = Outcome::Failed { reason: Failure::Unread(fault) };
+                    continue;
                 }
-                Err(fault) => self.bury(index, record, chain(&fault), &mut letters),
+                Err(fault) => {
+                    self.bury(index, record, chain(&fault), &mut letters);
+                    continue;
+                }
+            };
+            scores.push(scored.score);
+            self.report.scores.add(scored.score);
+            let anomaly = verdict::is_anomaly(model, scored.score);
+            self.report.anomalies += usize::from(anomaly);
+            if anomaly || kept == Kept::All {
+                let origin = Cow::Borrowed(&record.origin);
+                let verdict = Verdict::new(model, origin, record.timestamp_ms, scored);
+                verdicts.push(index, verdict);
+            } else if kept == Kept::Nothing {
+                self.outcomes[index] = Outcome::Stored;
+            } else {
+                rest.push(index);
             }
         }
-        (verdicts, letters)
+        Sorted { verdicts, rest, scores, letters }
+    }
+
+    /// The batch's summary, by which `rest` records more will be stored.
+    fn summary(&self, rest: usize, scores: &mut [f32]) -> Summary {
+        let count = |which: fn(&Outcome) -> bool| {
+            self.outcomes.iter().filter(|outcome| which(outcome)).count()
+        };
+        let counts = Counts {
+            stored: count(|outcome| matches!(outcome, Outcome::Stored)) + rest,
+            dead_lettered: count(|outcome| matches!(outcome, Outcome::DeadLettered)),
+            no_history: count(|outcome| matches!(outcome, Outcome::NoHistory)),
+            failed: count(|outcome| matches!(outcome, Outcome::Failed { .. })) - rest,
+            anomalies: self.report.anomalies,
+        };
+        let mut models: Vec<String> =
+            self.models.groups().map(|(model, _)| model.id().to_owned()).collect();
+        // They come in the order of the topics in the event, which is not always the same.
+        models.sort_unstable();
+        Summary::new(&self.event.records, counts, scores, models)
     }
 
     /// Dead letters of records whose verdicts are refused for what they are.
@@ -663,22 +719,29 @@ mod tests {
 
     impl Fixture {
         pub(super) async fn start(partial_batch: bool) -> Self {
-            Self::with(&model(Some(ThresholdRule::Value(1.0))), partial_batch).await
+            Self::keeping(Kept::All, partial_batch).await
         }
 
-        async fn with(model: &Model, partial_batch: bool) -> Self {
+        async fn keeping(kept: Kept, partial_batch: bool) -> Self {
+            let model = model(Some(ThresholdRule::Value(1.0)));
+            Self::with(&model, kept, partial_batch).await
+        }
+
+        async fn with(model: &Model, kept: Kept, partial_batch: bool) -> Self {
             let folder = tempfile::tempdir().expect("folder");
             let path = |name: &str| folder.path().join(name);
             std::fs::write(path("m.model"), model.encode()).expect("written");
             let config = Config {
-                models: ModelUri::File(path("m.model")).into(),
                 model_refresh_secs: 0,
-                results: ResultsUri::File(path("results.jsonl")),
-                dead_letters: DeadLettersUri::File(path("dead.jsonl")),
+                results_kept: kept,
                 partial_batch,
                 log_fields: false,
                 deadline_reserve_ms: 100,
-                s3_path_style: false,
+                ..Config::new(
+                    ModelUri::File(path("m.model")),
+                    ResultsUri::File(path("results.jsonl")),
+                    DeadLettersUri::File(path("dead.jsonl")),
+                )
             };
             let app = App::start(config).await.expect("started");
             Self { folder, app }
@@ -758,6 +821,64 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_normal_is_stored_with_the_summary_of_its_batch() {
+        let fixture = Fixture::keeping(Kept::Anomalies, false).await;
+        let (raw, sound, poison) = mixed();
+        for delivery in 0..2 {
+            let report = fixture.app.handle(&raw, None).await.expect("handled").report;
+            assert_eq!((report.records, report.failed), (sound + poison, 0), "{delivery}");
+            assert_eq!((report.stored, report.dead_lettered), (sound, poison), "{delivery}");
+            let results = fixture.lines("results.jsonl");
+            assert_eq!(results.len(), sound - 1 + 1, "the anomalies and the summary");
+            assert!(results[..sound - 1].iter().all(|result| result["anomaly"] == true));
+            let summary = &results[sound - 1];
+            assert!(summary["id"].as_str().is_some_and(|id| id.starts_with("batch/")));
+            let counts = ["records", "stored", "dead_lettered", "failed", "anomalies"]
+                .map(|name| summary[name].as_u64().expect("a count") as usize);
+            assert_eq!(counts, [sound + poison, sound, poison, 0, sound - 1], "{summary}");
+            assert!(
+                summary["scores"]["max"].as_f64() > Some(1.0),
+                "above the threshold: {summary}"
+            );
+            assert_eq!(
+                summary["models"],
+                serde_json::json!([fixture.app.model_for("t").expect("a model").id()])
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_normal_record_whose_summary_is_not_stored_is_failed() {
+        let mut fixture = Fixture::keeping(Kept::Anomalies, true).await;
+        // A table that no server has: what is sent there fails at once.
+        let settings = aws_sdk_dynamodb::Config::builder()
+            .behavior_version_latest()
+            .endpoint_url("http://127.0.0.1:1")
+            .region(aws_sdk_dynamodb::config::Region::new("eu-west-1"))
+            .allow_no_auth();
+        let client = aws_sdk_dynamodb::Client::from_conf(settings.build());
+        let table = crate::sinks::dynamodb::DynamoDbResults::new(client, "results".into(), 0);
+        fixture.app.results = crate::sinks::ResultsSink::DynamoDb(table);
+        let raw = event(&[record(8, r#"{"ms":20,"path":"/1"}"#), record(9, "poison")]);
+        let handled = fixture.app.handle(&raw, None).await.expect("answered");
+        let (report, failures) = (handled.report, handled.response.batch_item_failures);
+        assert_eq!((report.stored, report.dead_lettered, report.failed), (0, 1, 1));
+        assert_eq!(failures.len(), 1);
+        assert_eq!(failures[0].item_identifier.offset, 8);
+        assert!(report.reasons[0].contains("writing to DynamoDB failed"), "{:?}", report.reasons);
+    }
+
+    #[tokio::test]
+    async fn without_results_every_record_that_can_be_scored_is_done() {
+        let fixture = Fixture::keeping(Kept::Nothing, false).await;
+        let (raw, sound, poison) = mixed();
+        let report = fixture.app.handle(&raw, None).await.expect("handled").report;
+        assert_eq!((report.stored, report.dead_lettered), (sound, poison));
+        assert!(!fixture.folder.path().join("results.jsonl").exists(), "not even a file");
+        assert_eq!(fixture.lines("dead.jsonl").len(), poison);
+    }
+
+    #[tokio::test]
     async fn redelivery_changes_nothing() {
         let fixture = Fixture::start(false).await;
         let (raw, sound, poison) = mixed();
@@ -774,7 +895,7 @@ mod tests {
     async fn a_record_that_begins_its_series_is_not_written_and_takes_nothing_back() {
         let shingle = Shingle { size: 3, key: Some("/host".into()) };
         let model = shingled_model(Some(ThresholdRule::Value(100.0)), Some(shingle));
-        let fixture = Fixture::with(&model, false).await;
+        let fixture = Fixture::with(&model, Kept::All, false).await;
         let text = |ms: usize| format!(r#"{{"host":"a","ms":{ms},"path":"/{}"}}"#, ms % 2);
         let mut records: Vec<String> = (0..8).map(|at| record(at, &text(at))).collect();
         // A key that is known and a field that is not: poison, and a gap.

@@ -16,6 +16,7 @@
 //! - [`verdict`] is what is said of one record: its score, the threshold, and for an anomaly the
 //!   features that it comes from.
 //! - [`sinks`] store verdicts and keep dead letters: records that no retry will ever make readable.
+//! - [`summary`] is what is said of the records of a batch together.
 //! - [`response`] turns the outcomes into the answer that the event source expects.
 //!
 //! Only [`handler`] knows the whole way. [`config`] and [`app`] are the cold start, with
@@ -43,6 +44,7 @@ pub mod origin;
 pub mod response;
 pub mod scorer;
 pub mod sinks;
+pub mod summary;
 pub mod verdict;
 
 pub use app::App;

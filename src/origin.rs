@@ -151,6 +151,21 @@ impl Origin {
         }
     }
 
+    /// Splits the record's [`identity`](Self::identity) in what it shares with its neighbours
+    /// (`kafka/orders/3`) and its own place there (`12345`).
+    pub fn split<'i>(&self, identity: &'i str) -> (&'i str, &'i str) {
+        let parts_of_place = match self {
+            Self::Kafka { .. }
+            | Self::S3 { .. }
+            | Self::Sqs { .. }
+            | Self::Direct { .. }
+            | Self::File { .. } => 1,
+            Self::KafkaUnplaced { .. } | Self::Kinesis { .. } | Self::Unplaced { .. } => 2,
+        };
+        let slash = identity.rmatch_indices('/').nth(parts_of_place - 1);
+        slash.map_or((identity, ""), |(at, _)| (&identity[..at], &identity[at + 1..]))
+    }
+
     fn write_identity(&self, out: &mut String) -> fmt::Result {
         match self {
             Self::Kafka { cluster, topic, partition, offset } => {
@@ -258,10 +273,12 @@ mod tests {
             index: 4,
             content_hash: 0xab,
         };
-        assert_eq!(
-            unplaced.identity(),
-            "kafka-unplaced//orders-3/4/000000000000000000000000000000ab"
-        );
+        let identity = unplaced.identity();
+        assert_eq!(identity, "kafka-unplaced//orders-3/4/000000000000000000000000000000ab");
+        let place = "4/000000000000000000000000000000ab";
+        assert_eq!(unplaced.split(&identity), ("kafka-unplaced//orders-3", place));
+        let orders = kafka(None, "orders");
+        assert_eq!(orders.split(&orders.identity()), ("kafka/orders/3", "12345"));
     }
 
     /// One of each kind, with its name.

@@ -25,6 +25,7 @@ use serde::Serialize;
 
 use crate::deadline::Until;
 use crate::origin::Origin;
+use crate::summary::Summary;
 use crate::verdict::Verdict;
 
 /// Calls of one sink at the same time: 10,000 items are 400 calls of a few milliseconds, and the
@@ -43,6 +44,8 @@ pub type Written = Result<(), SinkError>;
 /// Where verdicts go.
 #[derive(Debug)]
 pub enum ResultsSink {
+    /// Nowhere: no results are kept.
+    Nowhere,
     /// A DynamoDB table.
     DynamoDb(dynamodb::DynamoDbResults),
     /// A file of JSON lines.
@@ -53,8 +56,24 @@ impl ResultsSink {
     /// Stores verdicts; one answer for each, in their order.
     pub async fn store(&self, verdicts: &[Verdict<'_>], until: Until) -> Vec<Written> {
         match self {
+            Self::Nowhere => vec![Ok(()); verdicts.len()],
             Self::DynamoDb(table) => table.store(verdicts, until).await,
             Self::Jsonl(file) => file.append(verdicts, |verdict| verdict.id(), until),
+        }
+    }
+
+    /// Stores a batch's summary. A table then has the last one of that id, a file keeps the first.
+    ///
+    /// # Errors
+    /// [`SinkError`]: why it is not stored.
+    pub async fn store_summary(&self, summary: &Summary, until: Until) -> Written {
+        match self {
+            Self::Nowhere => Ok(()),
+            Self::DynamoDb(table) => table.store_summary(summary, until).await,
+            Self::Jsonl(file) => file
+                .append(std::slice::from_ref(summary), |summary| summary.id.clone(), until)
+                .pop()
+                .unwrap_or(Err(SinkError::OutOfTime)),
         }
     }
 }

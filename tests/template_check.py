@@ -205,7 +205,14 @@ def look(deployment, given):
         if function.get(key) != value:
             yield f"function: expected {key} {value}, got {function.get(key)}"
     variables = function["Environment"]["Variables"]
-    names = {"MODEL_URI", "RESULTS_URI", "DEAD_LETTERS_URI", "PARTIAL_BATCH"}
+    names = {
+        "MODEL_URI",
+        "RESULTS",
+        "RESULTS_URI",
+        "RESULTS_TTL_DAYS",
+        "DEAD_LETTERS_URI",
+        "PARTIAL_BATCH",
+    }
     if set(variables) != names:
         yield f"function: expected the variables {sorted(names)}, got {sorted(variables)}"
     wanted = "true" if provisioned else "false"
@@ -253,6 +260,8 @@ def look(deployment, given):
     for name, table in deployment.of_type("AWS::DynamoDB::Table").items():
         if table.get("KeySchema") != [{"AttributeName": "id", "KeyType": "HASH"}]:
             yield f"{name}: expected the key id, got {table.get('KeySchema')}"
+        if table.get("TimeToLiveSpecification") != {"AttributeName": "expires_at", "Enabled": True}:
+            yield f"{name}: expected items to expire, got {table.get('TimeToLiveSpecification')}"
     for name, queue in deployment.of_type("AWS::SQS::Queue").items():
         if not (queue.get("SqsManagedSseEnabled") is True or "KmsMasterKeyId" in queue):
             yield f"{name}: not encrypted"

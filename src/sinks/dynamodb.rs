@@ -1,17 +1,26 @@
-//! Results in a DynamoDB table, one item a record.
+//! Results in a DynamoDB table, one item a record, and one a batch for its summary.
 //!
 //! The table's partition key is `id` (a string), the record's identity; it has no sort key. Beside
 //! it an item has `score` and `threshold` (numbers; the latter null without calibration), `anomaly`
 //! (boolean), `features` (name to number, string or null), for an anomaly `attribution` (name to
 //! `high`, `low`, `share`; with a shingle `lag`, `lag_share`), `model`, `scorer`, `timestamp_ms` when
 //! known, and the fields of the origin (`source`, and for Kafka `topic`, `partition`, `offset`,
-//! `cluster`).
+//! `cluster`). A summary's item has the names of its JSON, lists and maps included.
+//!
+//! Either has `expires_at` (a number, seconds since 1970) unless items are kept for good: the attribute
+//! that the table's time to live reads. It counts from the record's own time, so that a record
+//! delivered again is the same item to the last attribute. Logs that are old when they are read would
+//! be deleted as soon as they are written, and a wrong clock would keep them for ever: where the
+//! record's time is unknown, in the future, or so long ago that half of the term is over, the end of
+//! the present day counts in its place. Then a delivery on another day changes `expires_at`, and
+//! nothing else.
 //!
 //! DynamoDB's numbers have 38 digits and lie between 1E-130 and 9.99E+125 in magnitude. Every f64 has
 //! few enough digits; the rare one outside the range is stored as a string, exactly.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
@@ -20,6 +29,7 @@ use sawlog_model::Value;
 use super::{MAX_ROUNDS, SinkError, Written, in_calls, make_calls, pause};
 use crate::deadline::Until;
 use crate::origin::Origin;
+use crate::summary::Summary;
 use crate::verdict::{Share, Verdict};
 
 /// Most items in one BatchWriteItem.
@@ -32,11 +42,37 @@ const MAX_ITEM_BYTES: usize = 400 << 10;
 const SERVICE: &str = "DynamoDB";
 const KEY: &str = "id";
 
+const SECONDS_A_DAY: i64 = 86_400;
+
 /// A table for results.
 #[derive(Debug, Clone)]
 pub struct DynamoDbResults {
     client: Client,
     table: String,
+    ttl: Ttl,
+}
+
+/// How long items are kept, in days; 0 for good.
+#[derive(Debug, Clone, Copy)]
+struct Ttl {
+    days: u32,
+}
+
+impl Ttl {
+    /// When an item may be deleted, in seconds since 1970, given the record's time and the present
+    /// one. See the head of this module.
+    fn expires_at(self, timestamp_ms: Option<i64>, now: i64) -> Option<i64> {
+        let term = i64::from(self.days) * SECONDS_A_DAY;
+        let believable = now - term / 2..now + SECONDS_A_DAY;
+        let own = timestamp_ms.map(|ms| ms / 1000).filter(|time| believable.contains(time));
+        let from = own.unwrap_or_else(|| (now / SECONDS_A_DAY + 1) * SECONDS_A_DAY);
+        (self.days > 0).then_some(from + term)
+    }
+}
+
+fn now() -> i64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX / 2)
 }
 
 type Attributes = HashMap<String, AttributeValue>;
@@ -50,24 +86,40 @@ struct Item {
 }
 
 impl DynamoDbResults {
-    /// Results into `table`.
-    pub fn new(client: Client, table: String) -> Self {
-        Self { client, table }
+    /// Results into `table`, to be deleted after so many days; never if 0.
+    pub fn new(client: Client, table: String, ttl_days: u32) -> Self {
+        Self { client, table, ttl: Ttl { days: ttl_days } }
     }
 
     /// Stores verdicts; one answer for each, in their order. Of those with the same identity one is
     /// written, and the answer is the same for all.
     pub async fn store(&self, verdicts: &[Verdict<'_>], until: Until) -> Vec<Written> {
         let (unique, first_of) = distinct(verdicts.iter().map(Verdict::id));
+        let now = now();
         // Items are made as their calls are, so that only those in flight are in memory.
         let items = unique.into_iter().map(|(id, index)| {
-            let attributes = attributes(&id, &verdicts[index]);
-            let bytes = attributes.iter().map(|(name, value)| name.len() + size(value)).sum();
-            (Item { index, id, bytes, attributes }, bytes)
+            let verdict = &verdicts[index];
+            let expires_at = self.ttl.expires_at(verdict.timestamp_ms(), now);
+            let item = Item::new(index, attributes(&id, verdict), id, expires_at);
+            let bytes = item.bytes;
+            (item, bytes)
         });
         let calls = in_calls(items, MAX_ITEMS, MAX_CALL_BYTES);
         let written = make_calls(verdicts.len(), calls, |items| self.write(items, until)).await;
         first_of.into_iter().map(|index| written[index].clone()).collect()
+    }
+
+    /// Stores a batch's summary, over an earlier one of the same id.
+    ///
+    /// # Errors
+    /// [`SinkError`]: why it is not stored.
+    pub async fn store_summary(&self, summary: &Summary, until: Until) -> Written {
+        let json = serde_json::to_value(summary).map_err(|e| SinkError::Json(Arc::new(e)))?;
+        let AttributeValue::M(attributes) = of_json(json) else { return Ok(()) };
+        let expires_at = self.ttl.expires_at(summary.last_timestamp_ms, now());
+        let item = Item::new(0, attributes, summary.id.clone(), expires_at);
+        let mut written = self.write(vec![item], until).await;
+        written.pop().map_or(Err(SinkError::OutOfTime), |(_, written)| written)
     }
 
     /// Writes the items of one call, those left unprocessed again.
@@ -123,6 +175,16 @@ impl DynamoDbResults {
         }
         outcomes.extend(pending.into_iter().map(|(_, index)| (index, Err(fault.clone()))));
         outcomes
+    }
+}
+
+impl Item {
+    fn new(index: usize, mut attributes: Attributes, id: String, expires_at: Option<i64>) -> Self {
+        if let Some(expires_at) = expires_at {
+            attributes.insert("expires_at".to_owned(), AttributeValue::N(expires_at.to_string()));
+        }
+        let bytes = attributes.iter().map(|(name, value)| name.len() + size(value)).sum();
+        Self { index, id, bytes, attributes }
     }
 }
 
@@ -218,6 +280,21 @@ fn attributes(id: &str, verdict: &Verdict<'_>) -> Attributes {
     item
 }
 
+/// JSON as DynamoDB has it.
+fn of_json(json: serde_json::Value) -> AttributeValue {
+    use serde_json::Value as Json;
+    match json {
+        Json::Null => AttributeValue::Null(true),
+        Json::Bool(flag) => AttributeValue::Bool(flag),
+        Json::Number(number) => AttributeValue::N(number.to_string()),
+        Json::String(text) => AttributeValue::S(text),
+        Json::Array(list) => AttributeValue::L(list.into_iter().map(of_json).collect()),
+        Json::Object(map) => {
+            AttributeValue::M(map.into_iter().map(|(name, value)| (name, of_json(value))).collect())
+        }
+    }
+}
+
 fn feature(value: &Value) -> AttributeValue {
     match value {
         Value::Missing => AttributeValue::Null(true),
@@ -260,6 +337,7 @@ fn size(value: &AttributeValue) -> usize {
         AttributeValue::M(map) => {
             3 + map.iter().map(|(name, value)| 1 + name.len() + size(value)).sum::<usize>()
         }
+        AttributeValue::L(list) => 3 + list.iter().map(|value| 1 + size(value)).sum::<usize>(),
         // Booleans and nulls; no other kind is made here.
         _ => 1,
     }
@@ -351,6 +429,38 @@ mod tests {
     }
 
     #[test]
+    fn an_item_expires_after_its_records_time_or_after_a_day_that_can_be_believed() {
+        const DAY: i64 = SECONDS_A_DAY;
+        let month = Ttl { days: 30 };
+        let now = 20_000 * DAY + 5000;
+        let of = |seconds: i64| month.expires_at(Some(seconds * 1000 + 999), now);
+        for own in [now, now - 14 * DAY, now + DAY - 1] {
+            assert_eq!(of(own), Some(own + 30 * DAY));
+        }
+        for unbelievable in [0, now - 16 * DAY, now + DAY, i64::MAX / 1000 - 1] {
+            assert_eq!(of(unbelievable), Some(20_001 * DAY + 30 * DAY), "{unbelievable}");
+        }
+        assert_eq!(month.expires_at(None, now), Some(20_031 * DAY));
+        assert_eq!(month.expires_at(None, now), month.expires_at(None, now + 3600), "the same day");
+        assert_eq!(Ttl { days: 0 }.expires_at(Some(now * 1000), now), None);
+        assert!(Ttl { days: 36_500 }.expires_at(Some(i64::MIN), now).is_some());
+    }
+
+    #[test]
+    fn json_is_written_as_attributes() {
+        let json = serde_json::json!({"a": [1, -2.5, null], "b": {"c": true, "d": "e"}});
+        let n = |text: &str| AttributeValue::N(text.to_owned());
+        let a = AttributeValue::L(vec![n("1"), n("-2.5"), AttributeValue::Null(true)]);
+        let b = Attributes::from([
+            ("c".to_owned(), AttributeValue::Bool(true)),
+            ("d".to_owned(), AttributeValue::S("e".to_owned())),
+        ]);
+        let b = AttributeValue::M(b);
+        let expected = AttributeValue::M([("a".to_owned(), a), ("b".to_owned(), b)].into());
+        assert_eq!(of_json(json), expected);
+    }
+
+    #[test]
     fn an_identity_that_comes_again_is_written_once() {
         let ids = ["a", "b", "a", "c", "b"].into_iter().map(str::to_owned);
         let (unique, first_of) = distinct(ids);
@@ -393,7 +503,7 @@ mod tests {
             calls.send(items.len()).expect("a listener");
             serde_json::json!({ "UnprocessedItems": { "results": items[1..] } })
         });
-        let sink = DynamoDbResults::new(client(url), "results".into());
+        let sink = DynamoDbResults::new(client(url), "results".into(), 30);
         let model = model(None);
         let written = sink.store(&verdicts(&model, 0..3), Until::FOREVER).await;
         assert!(matches!(written[..], [Ok(()), Ok(()), Ok(())]), "{written:?}");
@@ -410,7 +520,7 @@ mod tests {
             let left: Vec<_> = left.cloned().collect();
             serde_json::json!({ "UnprocessedItems": { "results": left } })
         });
-        let sink = DynamoDbResults::new(client(url), "results".into());
+        let sink = DynamoDbResults::new(client(url), "results".into(), 30);
         let model = model(None);
         let second = std::time::Instant::now() + std::time::Duration::from_secs(1);
         let until = Until::before(Some(second), std::time::Duration::ZERO);
@@ -432,7 +542,7 @@ mod tests {
         let values = vec![Value::Number(1.0), Value::Category("x".repeat(500_000).into())];
         let scored = Scored { score: 0.5, values, attribution: None };
         verdicts[0] = Verdict::new(&model, Cow::Owned(verdicts[0].origin().clone()), None, scored);
-        let sink = DynamoDbResults::new(client("http://127.0.0.1:1".into()), "results".into());
+        let sink = DynamoDbResults::new(client("http://127.0.0.1:1".into()), "results".into(), 30);
         let written = sink.store(&verdicts, Until::FOREVER).await;
         assert!(
             matches!(written[..], [Err(SinkError::TooLarge { limit: 409_600, .. })]),

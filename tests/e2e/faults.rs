@@ -17,6 +17,7 @@ fn variables(folder: &tempfile::TempDir, dynamodb_url: &str) -> Variables {
     std::fs::write(&model_path, model()).expect("the model written");
     Variables::default()
         .set("MODEL_URI", format!("file://{}", model_path.display()))
+        .set("RESULTS", "all")
         .set("RESULTS_URI", "dynamodb://results")
         .set("DEAD_LETTERS_URI", format!("file://{}", folder.path().join("dead.jsonl").display()))
         .set("AWS_ENDPOINT_URL_DYNAMODB", dynamodb_url)

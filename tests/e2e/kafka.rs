@@ -43,7 +43,10 @@ fn accounts_for_every_record_on_servers(kafka: Kafka) {
     let function = Function::start(
         &Variables::default()
             .set("MODEL_URI", "s3://models/prod/requests.model")
+            .set("RESULTS", "all")
             .set("RESULTS_URI", "dynamodb://results")
+            // The records are years old, and no delivery may change when they expire.
+            .set("RESULTS_TTL_DAYS", "36500")
             .set("DEAD_LETTERS_URI", &queue)
             .set("AWS_ENDPOINT_URL_S3", &s3.url)
             .set("AWS_ENDPOINT_URL_DYNAMODB", &dynamodb.url)
@@ -80,6 +83,7 @@ fn accounts_for_every_record_in_files(kafka: Kafka) {
     let function = Function::start(
         &Variables::default()
             .set("MODEL_URI", format!("file://{}", model_path.display()))
+            .set("RESULTS", "all")
             .set("RESULTS_URI", format!("file://{}", results.display()))
             .set("DEAD_LETTERS_URI", format!("file://{}", dead.display())),
     );

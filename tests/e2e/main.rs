@@ -26,6 +26,7 @@ mod ledger;
 mod mapping;
 mod process;
 mod proxy;
+mod results;
 mod servers;
 mod sources;
 mod warm;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
-use sawlog_lambda::config::{DeadLettersUri, ModelUri, ResultsUri};
+use sawlog_lambda::config::{DeadLettersUri, Kept, ModelUri, ResultsUri};
 use sawlog_lambda::event::MAX_RECORDS;
 use sawlog_lambda::handler::BatchReport;
 use sawlog_lambda::{App, Config};
@@ -85,20 +85,17 @@ impl Replay<'_> {
         let folder = self.output.canonicalize()?;
         let results = folder.join("results.jsonl");
         let dead_letters = folder.join("dead-letters.jsonl");
+        let model = self.model.canonicalize();
+        let model = model.with_context(|| format!("model {}", self.model.display()))?;
         let config = Config {
-            models: ModelUri::File(
-                self.model
-                    .canonicalize()
-                    .with_context(|| format!("model {}", self.model.display()))?,
-            )
-            .into(),
+            // What is shown afterwards is made of every verdict.
+            results_kept: Kept::All,
             model_refresh_secs: 0,
-            results: ResultsUri::File(results.clone()),
-            dead_letters: DeadLettersUri::File(dead_letters.clone()),
-            partial_batch: false,
-            log_fields: false,
-            deadline_reserve_ms: 1000,
-            s3_path_style: false,
+            ..Config::new(
+                ModelUri::File(model),
+                ResultsUri::File(results.clone()),
+                DeadLettersUri::File(dead_letters.clone()),
+            )
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let app = runtime.block_on(App::start(config))?;
