@@ -15,6 +15,7 @@ use crate::model_store::ModelStore;
 use crate::models::{Models, ModelsError};
 use crate::sinks::dynamodb::DynamoDbResults;
 use crate::sinks::jsonl::{JsonlError, JsonlFile};
+use crate::sinks::s3::S3Payloads;
 use crate::sinks::sqs::SqsDeadLetters;
 use crate::sinks::{DeadLettersSink, ResultsSink};
 
@@ -92,7 +93,11 @@ impl App {
         let dead_letters = match config.dead_letters {
             DeadLettersUri::Sqs { queue_url } => {
                 let client = aws_sdk_sqs::Client::new(aws.config().await);
-                DeadLettersSink::Sqs(SqsDeadLetters::new(client, queue_url))
+                let s3 = match config.dead_letters_s3 {
+                    Some(place) => Some(S3Payloads::new(aws.s3().await.clone(), place)),
+                    None => None,
+                };
+                DeadLettersSink::Sqs(SqsDeadLetters::new(client, queue_url, s3))
             }
             DeadLettersUri::File(path) => {
                 DeadLettersSink::Jsonl(JsonlFile::open(&path).map_err(StartError::DeadLetters)?)

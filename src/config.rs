@@ -8,6 +8,7 @@
 //! | `RESULTS_URI` | `dynamodb://table` or `file:///path.jsonl` | required, but with `RESULTS=none` |
 //! | `RESULTS_TTL_DAYS` | 0 to 36500: days after which DynamoDB may delete an item, 0 for never | `30` |
 //! | `DEAD_LETTERS_URI` | URL of a standard SQS queue (`https://…`, `http://…`) or `file:///path.jsonl` | required |
+//! | `DEAD_LETTERS_S3_URI` | `s3://bucket/prefix` for the bytes of dead letters that SQS has no room for | such records are reported failed |
 //! | `MODEL_REFRESH_SECS` | 0 to 86400: how often a warm function looks for a new model; 0 is never | `300` |
 //! | `PARTIAL_BATCH` | `true` or `false`: answer with the records that failed, instead of failing the whole batch. The mapping must have `ReportBatchItemFailures`, for Kafka in provisioned mode | `false` |
 //! | `LOG_FIELDS` | `true` or `false`: log anomalies with their features, and let libraries log below INFO, where they quote records | `false` |
@@ -63,6 +64,8 @@ pub struct Config {
     pub results_ttl_days: u32,
     /// Where records go that can't be read.
     pub dead_letters: DeadLettersUri,
+    /// Where the bytes of those records go that a message of SQS has no room for.
+    pub dead_letters_s3: Option<S3Prefix>,
     /// True to answer with the records that failed, instead of failing the invocation.
     pub partial_batch: bool,
     /// True to log anomalies with their features.
@@ -145,6 +148,15 @@ pub enum DeadLettersUri {
     File(PathBuf),
 }
 
+/// A place for objects in S3, `s3://bucket/prefix`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct S3Prefix {
+    /// The bucket.
+    pub bucket: String,
+    /// What keys begin with: empty, or with a slash at its end.
+    pub prefix: String,
+}
+
 /// A variable that is not as it must be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
@@ -196,6 +208,7 @@ impl Config {
         let dead_letters = required("DEAD_LETTERS_URI", &get)?;
         let default = Self::new(models, results, dead_letters);
         Ok(Self {
+            dead_letters_s3: optional("DEAD_LETTERS_S3_URI", &get)?,
             model_refresh_secs: optional("MODEL_REFRESH_SECS", &get)?
                 .map_or(default.model_refresh_secs, |RefreshSecs(secs)| secs),
             results_kept,
@@ -223,6 +236,7 @@ impl Config {
             results_kept: Kept::default(),
             results_ttl_days: RESULTS_TTL_DAYS,
             dead_letters,
+            dead_letters_s3: None,
             partial_batch: false,
             log_fields: false,
             deadline_reserve_ms: DEADLINE_RESERVE_MS,
@@ -381,6 +395,28 @@ impl FromStr for DeadLettersUri {
     }
 }
 
+impl Parsed for S3Prefix {
+    const EXPECTED: &'static str = "s3://bucket/prefix";
+}
+
+impl FromStr for S3Prefix {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        let rest = text.strip_prefix("s3://").ok_or(Refused)?;
+        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+        // The hash that a key ends with wants its place within S3's 1024 bytes, and the whole is
+        // written into JSON and read back.
+        let sound = prefix.len() <= 512 && prefix.bytes().all(|byte| byte.is_ascii_graphic());
+        if !is_bucket(bucket) || !sound || prefix.starts_with('/') {
+            return Err(Refused);
+        }
+        let slash = if prefix.is_empty() { "" } else { "/" };
+        Ok(Self { bucket: bucket.to_owned(), prefix: format!("{prefix}{slash}") })
+    }
+}
+
 struct Flag(bool);
 
 impl Parsed for Flag {
@@ -511,6 +547,7 @@ mod tests {
                 results_kept: Kept::Anomalies,
                 results_ttl_days: 30,
                 dead_letters: DeadLettersUri::Sqs { queue_url: SOUND[2].1.into() },
+                dead_letters_s3: None,
                 partial_batch: false,
                 log_fields: false,
                 deadline_reserve_ms: 1000,
@@ -557,6 +594,20 @@ mod tests {
     }
 
     #[test]
+    fn a_prefix_in_s3_ends_with_a_slash_or_is_empty() {
+        for (uri, prefix) in [
+            ("s3://dead", ""),
+            ("s3://dead/", ""),
+            ("s3://dead/a/b", "a/b/"),
+            ("s3://dead/a/", "a/"),
+        ] {
+            let place = with(&[("DEAD_LETTERS_S3_URI", uri)]).expect("sound").dead_letters_s3;
+            let expected = S3Prefix { bucket: "dead".into(), prefix: prefix.into() };
+            assert_eq!(place, Some(expected), "{uri}");
+        }
+    }
+
+    #[test]
     fn a_missing_variable_is_named() {
         for (name, _) in SOUND {
             let error = with(&[(name, "")]).expect_err("required");
@@ -594,6 +645,11 @@ mod tests {
             ("DEAD_LETTERS_URI", "https://host"),
             ("DEAD_LETTERS_URI", "https://host/1/queue.fifo"),
             ("DEAD_LETTERS_URI", "sqs://queue"),
+            ("DEAD_LETTERS_S3_URI", "dead-letters"),
+            ("DEAD_LETTERS_S3_URI", "s3://"),
+            ("DEAD_LETTERS_S3_URI", "s3://no bucket/x"),
+            ("DEAD_LETTERS_S3_URI", "s3://bucket//x"),
+            ("DEAD_LETTERS_S3_URI", "s3://bucket/a b"),
             ("PARTIAL_BATCH", "yes"),
             ("PARTIAL_BATCH", "TRUE"),
             ("DEADLINE_RESERVE_MS", "99"),

@@ -572,6 +572,8 @@ impl SinkError {
             Self::TooLarge { .. } | Self::Json(_) | Self::Request(_) | Self::Refused { .. } => true,
             Self::OutOfTime
             | Self::NotAccepted { .. }
+            | Self::NoPlaceInS3 { .. }
+            | Self::S3(_)
             | Self::DynamoDb(_)
             | Self::Sqs(_)
             | Self::File(_) => false,

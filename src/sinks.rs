@@ -9,6 +9,7 @@
 
 pub mod dynamodb;
 pub mod jsonl;
+pub mod s3;
 pub mod sqs;
 
 use std::borrow::Cow;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::operation::batch_write_item::BatchWriteItemError;
+use aws_sdk_s3::operation::put_object::PutObjectError;
 use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchError;
 use aws_sdk_sqs::{error::BuildError, error::SdkError};
 use futures_util::{StreamExt as _, stream};
@@ -98,7 +100,9 @@ impl DeadLettersSink {
 }
 
 /// A record that no retry will make readable. As JSON
-/// `{"id":…,"origin":{…},"reason":…,"time_ms":…,"payload_base64":…}`, and `"undecoded":true` where that is so.
+/// `{"id":…,"origin":{…},"reason":…,"time_ms":…,"payload_base64":…}`, and `"undecoded":true` where that
+/// is so; with its bytes in S3, `payload_s3` (`s3://bucket/key`), `payload_bytes` and `payload_sha256`
+/// stand in place of `payload_base64`.
 #[derive(Debug, Clone)]
 pub struct DeadLetter<'a> {
     /// Where it comes from.
@@ -116,26 +120,43 @@ pub struct DeadLetter<'a> {
 
 impl Serialize for DeadLetter<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Body<'a> {
-            id: String,
-            origin: &'a Origin,
-            reason: &'a str,
-            time_ms: u64,
-            payload_base64: String,
-            #[serde(skip_serializing_if = "std::ops::Not::not")]
-            undecoded: bool,
-        }
+        let payload_base64 = base64_simd::STANDARD.encode_to_string(self.payload);
+        self.with(Payload::Here { payload_base64 }).serialize(serializer)
+    }
+}
+
+impl DeadLetter<'_> {
+    fn with(&self, payload: Payload) -> Body<'_> {
         Body {
             id: self.origin.identity(),
             origin: self.origin,
             reason: &self.reason,
             time_ms: self.time_ms,
-            payload_base64: base64_simd::STANDARD.encode_to_string(self.payload),
+            payload,
             undecoded: self.undecoded,
         }
-        .serialize(serializer)
     }
+}
+
+/// What a dead letter is written as.
+#[derive(Serialize)]
+struct Body<'a> {
+    id: String,
+    origin: &'a Origin,
+    reason: &'a str,
+    time_ms: u64,
+    #[serde(flatten)]
+    payload: Payload,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    undecoded: bool,
+}
+
+/// Where a dead letter's bytes are.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Payload {
+    Here { payload_base64: String },
+    InS3 { payload_s3: String, payload_bytes: usize, payload_sha256: String },
 }
 
 /// Why an entry was not written.
@@ -166,6 +187,19 @@ pub enum SinkError {
         /// The greatest size.
         limit: usize,
     },
+    /// A dead letter that a message has no room for, with no other place for its bytes.
+    #[error(
+        "its dead letter has {bytes} bytes; SQS takes {limit}, and DEAD_LETTERS_S3_URI is not set"
+    )]
+    NoPlaceInS3 {
+        /// Its size.
+        bytes: usize,
+        /// The greatest size.
+        limit: usize,
+    },
+    /// The call to S3 failed.
+    #[error("putting its bytes in S3 failed")]
+    S3(#[source] Arc<SdkError<PutObjectError>>),
     /// The call to DynamoDB failed.
     #[error("writing to DynamoDB failed")]
     DynamoDb(#[source] Arc<SdkError<BatchWriteItemError>>),

@@ -77,6 +77,13 @@ TAKES_NO_RESOURCE = {
     "ec2:DescribeVpcs",
 }
 
+# Who may write what: the actions by statement, and the end of the one resource that they are for.
+WRITES = {
+    "WriteResults": (["dynamodb:BatchWriteItem"], "Results"),
+    "WriteDeadLetters": (["sqs:SendMessage"], "DeadLetters"),
+    "WriteDeadLetterPayloads": (["s3:PutObject"], "${DeadLetterPayloads}/payloads/*"),
+}
+
 NO_VALUE = object()
 
 
@@ -211,6 +218,7 @@ def look(deployment, given):
         "RESULTS_URI",
         "RESULTS_TTL_DAYS",
         "DEAD_LETTERS_URI",
+        "DEAD_LETTERS_S3_URI",
         "PARTIAL_BATCH",
     }
     if set(variables) != names:
@@ -240,7 +248,18 @@ def look(deployment, given):
         if role.get("ManagedPolicyArns"):
             yield f"{name}: managed policies are wider than the function needs: {role['ManagedPolicyArns']}"
     for policy in deployment.of_type("AWS::IAM::RolePolicy").values():
-        for statement in policy["PolicyDocument"]["Statement"]:
+        statements = {statement["Sid"]: statement for statement in policy["PolicyDocument"]["Statement"]}
+        for sid, (actions, place) in WRITES.items():
+            statement = statements.get(sid, {})
+            if as_list(statement.get("Action")) != actions:
+                yield f"{sid}: expected the actions {actions}, got {statement.get('Action')}"
+            resource = statement.get("Resource")
+            names_it = resource in ({"Fn::GetAtt": [place, "Arn"]}, {"Ref": place}) or (
+                isinstance(resource, dict) and str(resource.get("Fn::Sub", "")).endswith(place)
+            )
+            if not names_it:
+                yield f"{sid}: expected {place} alone, got {resource}"
+        for statement in statements.values():
             actions = as_list(statement["Action"])
             for action in actions:
                 if "*" in action:

@@ -1,14 +1,16 @@
 //! Dead letters in an SQS queue, one message a record.
 //!
-//! A message's body is the [`DeadLetter`] as JSON. A record so large that its message would not fit
-//! is not sent, and is reported with that reason.
+//! A message's body is the [`DeadLetter`] as JSON. The bytes of a record so large that its message
+//! would not fit are put in S3 before the message is sent, and the message says where; without a place
+//! in S3 the record is reported with that reason.
 
 use std::sync::Arc;
 
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
 
-use super::{DeadLetter, MAX_ROUNDS, SinkError, Written, in_calls, make_calls, pause};
+use super::s3::{S3Payloads, sha256};
+use super::{DeadLetter, MAX_ROUNDS, Payload, SinkError, Written, in_calls, make_calls, pause};
 use crate::deadline::Until;
 
 /// Most messages in one SendMessageBatch.
@@ -24,38 +26,81 @@ const SERVICE: &str = "SQS";
 pub struct SqsDeadLetters {
     client: Client,
     queue_url: String,
+    s3: Option<S3Payloads>,
 }
 
 /// A message on its way: its letter's index, and the body or why there is none.
 struct Message {
     index: usize,
-    body: Result<String, Arc<serde_json::Error>>,
+    body: Result<String, SinkError>,
+    /// True if the letter's bytes have to be in S3 first.
+    in_s3: bool,
 }
 
 impl SqsDeadLetters {
-    /// Dead letters into the queue.
-    pub fn new(client: Client, queue_url: String) -> Self {
-        Self { client, queue_url }
+    /// Dead letters into the queue, and what it has no room for into S3.
+    pub fn new(client: Client, queue_url: String, s3: Option<S3Payloads>) -> Self {
+        Self { client, queue_url, s3 }
     }
 
     /// Sends letters; one answer for each, in their order.
     pub async fn send(&self, letters: &[DeadLetter<'_>], until: Until) -> Vec<Written> {
         // Bodies are made as their calls are, so that only those in flight are in memory.
         let messages = (0..letters.len()).map(|index| {
-            let body = serde_json::to_string(&letters[index]).map_err(Arc::new);
-            let bytes = body.as_ref().map_or(0, String::len);
-            (Message { index, body }, bytes)
+            let message = self.message(index, &letters[index]);
+            let bytes = message.body.as_ref().map_or(0, String::len);
+            (message, bytes)
         });
         let calls = in_calls(messages, MAX_MESSAGES, MAX_CALL_BYTES);
-        make_calls(letters.len(), calls, |messages| self.send_call(messages, until)).await
+        make_calls(letters.len(), calls, |messages| self.send_call(letters, messages, until)).await
+    }
+
+    fn message(&self, index: usize, letter: &DeadLetter<'_>) -> Message {
+        let json = |error| SinkError::Json(Arc::new(error));
+        let whole = serde_json::to_string(letter).map_err(json);
+        let bytes = whole.as_ref().map_or(0, String::len);
+        if bytes <= MAX_CALL_BYTES {
+            return Message { index, body: whole, in_s3: false };
+        }
+        let Some(s3) = &self.s3 else {
+            let fault = SinkError::NoPlaceInS3 { bytes, limit: MAX_CALL_BYTES };
+            return Message { index, body: Err(fault), in_s3: false };
+        };
+        let pointer = letter.with(Payload::InS3 {
+            payload_s3: s3.uri(&letter.origin.identity()),
+            payload_bytes: letter.payload.len(),
+            payload_sha256: sha256(letter.payload),
+        });
+        let body = serde_json::to_string(&pointer).map_err(json);
+        Message { index, body, in_s3: true }
+    }
+
+    /// The message as the call has it, once its letter's bytes are where it says.
+    async fn entry(
+        &self,
+        letter: &DeadLetter<'_>,
+        message: Message,
+        until: Until,
+    ) -> Result<SendMessageBatchRequestEntry, SinkError> {
+        let entry = entry(message.index, message.body?)?;
+        if let (true, Some(s3)) = (message.in_s3, &self.s3) {
+            s3.put(&letter.origin.identity(), letter.payload, until).await?;
+        }
+        Ok(entry)
     }
 
     /// Sends the messages of one call, those that failed again.
-    async fn send_call(&self, messages: Vec<Message>, until: Until) -> Vec<(usize, Written)> {
+    async fn send_call(
+        &self,
+        letters: &[DeadLetter<'_>],
+        messages: Vec<Message>,
+        until: Until,
+    ) -> Vec<(usize, Written)> {
         let mut outcomes = Vec::with_capacity(messages.len());
         let mut pending = Vec::with_capacity(messages.len());
-        for Message { index, body } in messages {
-            match entry(index, body) {
+        for message in messages {
+            let index = message.index;
+            match self.entry(&letters[index], message, until).await {
                 Ok(entry) => pending.push((index, entry)),
                 Err(fault) => outcomes.push((index, Err(fault))),
             }
@@ -102,11 +147,7 @@ impl SqsDeadLetters {
     }
 }
 
-fn entry(
-    index: usize,
-    body: Result<String, Arc<serde_json::Error>>,
-) -> Result<SendMessageBatchRequestEntry, SinkError> {
-    let body = body.map_err(SinkError::Json)?;
+fn entry(index: usize, body: String) -> Result<SendMessageBatchRequestEntry, SinkError> {
     if body.len() > MAX_CALL_BYTES {
         let (bytes, limit) = (body.len(), MAX_CALL_BYTES);
         return Err(SinkError::TooLarge { service: SERVICE, bytes, limit });
@@ -123,10 +164,33 @@ mod tests {
     #[test]
     fn a_message_that_does_not_fit_is_refused_with_its_size() {
         let fits = "x".repeat(MAX_CALL_BYTES);
-        let sent = entry(3, Ok(fits.clone())).expect("fits");
+        let sent = entry(3, fits.clone()).expect("fits");
         assert_eq!((sent.id.as_str(), sent.message_body.len()), ("3", MAX_CALL_BYTES));
-        let error = entry(3, Ok(fits + "x")).expect_err("too large");
+        let error = entry(3, fits + "x").expect_err("too large");
         assert_eq!(error.to_string(), "it has 262145 bytes; SQS takes 262144");
+    }
+
+    #[tokio::test]
+    async fn a_letter_without_room_or_place_is_refused_with_the_variables_name() {
+        let settings = aws_sdk_sqs::Config::builder()
+            .behavior_version_latest()
+            .region(aws_sdk_sqs::config::Region::new("eu-west-1"));
+        let client = Client::from_conf(settings.build());
+        let sink = SqsDeadLetters::new(client, "http://127.0.0.1:1/1/dead".into(), None);
+        let origin = Origin::Sqs { queue: "q".into(), message_id: "m".into() };
+        let payload = vec![b'x'; 300_000];
+        let letter = DeadLetter {
+            origin: &origin,
+            reason: "why".into(),
+            time_ms: 5,
+            payload: &payload,
+            undecoded: false,
+        };
+        let written = sink.send(&[letter], Until::FOREVER).await;
+        let [Err(fault)] = &written[..] else { panic!("{written:?}") };
+        let message = fault.to_string();
+        assert!(message.contains("400") && message.contains("262144"), "{message}");
+        assert!(message.ends_with("DEAD_LETTERS_S3_URI is not set"), "{message}");
     }
 
     #[tokio::test]
@@ -159,7 +223,8 @@ mod tests {
             .endpoint_url(&url)
             .region(aws_sdk_sqs::config::Region::new("eu-west-1"))
             .allow_no_auth();
-        let sink = SqsDeadLetters::new(Client::from_conf(config.build()), format!("{url}/1/dead"));
+        let sink =
+            SqsDeadLetters::new(Client::from_conf(config.build()), format!("{url}/1/dead"), None);
         let origins: Vec<Origin> = (0..3)
             .map(|offset| Origin::Kafka { cluster: None, topic: "t".into(), partition: 0, offset })
             .collect();

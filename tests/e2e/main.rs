@@ -11,6 +11,7 @@
 mod batch;
 mod broker;
 mod cold_start;
+mod dead_letters;
 mod deployment;
 mod events;
 mod faults;

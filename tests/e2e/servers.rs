@@ -145,6 +145,22 @@ impl S3 {
     }
 }
 
+impl S3 {
+    /// All objects of a bucket by key.
+    pub(crate) fn objects(&self, bucket: &str) -> BTreeMap<String, Vec<u8>> {
+        self.runtime.block_on(async {
+            let listed = self.client.list_objects_v2().bucket(bucket).send().await.expect("keys");
+            let mut objects = BTreeMap::new();
+            for key in listed.contents.unwrap_or_default().into_iter().filter_map(|it| it.key) {
+                let call = self.client.get_object().bucket(bucket).key(&key);
+                let object = call.send().await.expect("object").body.collect().await;
+                objects.insert(key, object.expect("bytes").to_vec());
+            }
+            objects
+        })
+    }
+}
+
 /// Most keys of one BatchGetItem.
 const MAX_KEYS: usize = 100;
 
