@@ -105,6 +105,33 @@ impl Batch {
     }
 }
 
+impl Batch {
+    /// Makes the first `count` sound records of the last partition take hours; returns their
+    /// identities, in the order of their offsets.
+    pub(crate) fn make_unusual(&mut self, count: usize) -> Vec<String> {
+        let mut event: Value = serde_json::from_str(&self.event).expect("json");
+        let partition = PARTITIONS - 1;
+        let last = event["records"][format!("{TOPIC}-{partition}")].as_array_mut();
+        let mut ids = Vec::new();
+        for record in last.expect("a list") {
+            let place = format!("/{partition}/{}", record["offset"]);
+            let sound = self.fates.iter().find(|(id, fate)| {
+                id.ends_with(&place) && **fate == Fate::Stored && ids.len() < count
+            });
+            let Some((id, _)) = sound else { continue };
+            let value = record["value"].as_str().expect("base64");
+            let line = base64_simd::STANDARD.decode_to_vec(value).expect("base64");
+            let mut line: Value = serde_json::from_slice(&line).expect("a json line");
+            line["duration_us"] = json!(3_600_000_000_u64 * (ids.len() as u64 + 1));
+            record["value"] = json!(base64(line.to_string().as_bytes()));
+            ids.push(id.clone());
+        }
+        assert_eq!(ids.len(), count, "sound records in the last partition");
+        self.event = event.to_string();
+        ids
+    }
+}
+
 impl Kafka {
     /// A record's name: what `Origin::identity` promises, written down a second time.
     pub(crate) fn identity(

@@ -10,8 +10,9 @@ use crate::batch::{Batch, Kafka, assert_same_ids};
 use crate::function::{Function, Variables, model};
 use crate::servers::{DynamoDb, Item};
 
-/// Enough for some of them to be anomalies.
-const LEN: usize = 2_000;
+/// Several calls of a sink.
+const LEN: usize = 300;
+const UNUSUAL: usize = 30;
 const ALL_DONE: &str = r#"{"batchItemFailures":[]}"#;
 const DAY: i64 = 86_400;
 
@@ -73,10 +74,11 @@ fn split(items: BTreeMap<String, Item>) -> (Value, BTreeMap<String, Item>) {
 
 #[test]
 fn by_default_anomalies_are_stored_and_a_summary_that_counts_the_rest() {
-    let batch = Batch::new(Kafka::Msk, LEN);
+    let mut batch = Batch::new(Kafka::Msk, LEN);
+    let unusual = batch.make_unusual(UNUSUAL);
     let verdicts = verdicts(&batch);
     let expected = anomalies(&verdicts);
-    assert!((1..LEN / 10).contains(&expected.len()), "{} anomalies", expected.len());
+    assert_same_ids("anomalous", unusual.iter().map(String::as_str), expected.iter().copied());
 
     let (folder, dynamodb) = (tempfile::tempdir().expect("a temporary folder"), DynamoDb::start());
     dynamodb.create_table("results");
