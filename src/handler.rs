@@ -863,10 +863,11 @@ mod tests {
         fixture.app.results = crate::sinks::ResultsSink::DynamoDb(table);
         let raw = event(&[record(8, r#"{"ms":20,"path":"/1"}"#), record(9, "poison")]);
         let handled = fixture.app.handle(&raw, None).await.expect("answered");
-        let (report, failures) = (handled.report, handled.response.batch_item_failures);
+        let report = handled.report;
         assert_eq!((report.stored, report.dead_lettered, report.failed), (0, 1, 1));
-        assert_eq!(failures.len(), 1);
-        assert_eq!(failures[0].item_identifier.offset, 8);
+        let answer = serde_json::to_value(&handled.response).expect("json");
+        let failed = serde_json::json!([{"itemIdentifier": {"partition": "t-0", "offset": 8}}]);
+        assert_eq!(answer["batchItemFailures"], failed);
         assert!(report.reasons[0].contains("writing to DynamoDB failed"), "{:?}", report.reasons);
     }
 

@@ -19,6 +19,7 @@ fn variables(folder: &Path) -> Variables {
     Variables::default()
         .set("MODEL_URI", file("model"))
         .set("RESULTS", "all")
+        .set("RESULTS", "all")
         .set("RESULTS_URI", file("results.jsonl"))
         .set("DEAD_LETTERS_URI", file("dead.jsonl"))
 }

@@ -31,6 +31,7 @@ fn on_files(folder: &Path) -> Variables {
     std::fs::write(folder.join("model"), model()).expect("the model written");
     Variables::default()
         .set("MODEL_URI", file("model"))
+        .set("RESULTS", "all")
         .set("RESULTS_URI", file("results.jsonl"))
         .set("RESULTS", "all")
         .set("DEAD_LETTERS_URI", file("dead.jsonl"))
@@ -185,6 +186,7 @@ fn no_value_of_a_record_is_in_the_log_unless_it_is_asked_for() {
         let dynamodb = DynamoDb::start();
         dynamodb.create_table("results");
         let variables = variables
+            .set("RESULTS", "all")
             .set("RESULTS_URI", "dynamodb://results")
             .set("AWS_ENDPOINT_URL_DYNAMODB", &dynamodb.url);
         let function = Function::start(&variables);
@@ -241,6 +243,7 @@ fn a_full_event_fits_a_function_of_256_mb() {
     dynamodb.create_table("results");
     let variables = on_files(folder.path())
         .set("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256")
+        .set("RESULTS", "all")
         .set("RESULTS_URI", "dynamodb://results")
         .set("AWS_ENDPOINT_URL_DYNAMODB", &dynamodb.url);
     let function = Function::start(&variables);
