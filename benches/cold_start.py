@@ -10,6 +10,7 @@ import datetime
 import json
 import os
 import pathlib
+import select
 import signal
 import socket
 import statistics
@@ -21,7 +22,8 @@ import urllib.request
 
 import boto3
 
-LINE = b'{"duration_us": 362453, "n_spans": 50}'
+TIMEOUT_SECS = 30
+LINE = b'{"duration_us": 362453, "n_spans": 50, "fault_active": 0}'
 
 
 def event():
@@ -86,13 +88,20 @@ class RuntimeApi:
 
     def serve(self, payload):
         """The times at which the function asked for work, and answered."""
-        asked = None
-        connection, _ = self.listener.accept()
+        asked, connections = None, []
         while True:
+            # The runtime may open a second connection before it takes the first one up again.
+            ready, _, _ = select.select([self.listener, *connections], [], [], TIMEOUT_SECS)
+            if not ready:
+                raise SystemExit(f"no answer from the function within {TIMEOUT_SECS} s")
+            if self.listener in ready:
+                connections.append(self.listener.accept()[0])
+                continue
+            connection = ready[0]
             path = self.request(connection)
             if path is None:
+                connections.remove(connection)
                 connection.close()
-                connection, _ = self.listener.accept()
             elif path.endswith(b"/next"):
                 asked = time.perf_counter()
                 deadline = int(time.time() * 1000) + 60_000
@@ -107,7 +116,8 @@ class RuntimeApi:
             elif path.endswith(b"/response"):
                 answered = time.perf_counter()
                 connection.sendall(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
-                connection.close()
+                for connection in connections:
+                    connection.close()
                 return asked, answered
             else:
                 raise SystemExit(f"the function failed: {path.decode()}")
