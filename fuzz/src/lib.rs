@@ -8,6 +8,7 @@
 //! import     a file of AWS's library: its bytes
 //! spec       a specification written by hand, and the records read by it
 //! record     one record of a log, by specifications as people write them
+//! event      an invocation of the Lambda: its text, or what a record in it carries
 //! ```
 //!
 //! Each ends in a value or an error, never in a panic, an endless loop or an allocation out of
@@ -16,6 +17,12 @@
 use ndarray::{Array1, ArrayView2};
 use peak_alloc::PeakAlloc;
 use sawlog_model::{Features, MAX_COORDINATE, Model};
+
+// The Lambda's own modules, by symbolic links: its crate would bring the AWS SDK along.
+#[allow(dead_code)]
+pub mod event;
+#[allow(dead_code)]
+pub mod origin;
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;

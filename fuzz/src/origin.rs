@@ -1,0 +1,1 @@
+../../src/origin.rs
