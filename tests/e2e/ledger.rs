@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::batch::{Kafka, TOPIC, lines};
 use crate::broker::{Broker, Produced};
 use crate::deployment::Deployment;
-use crate::mapping::{Mapping, Reading};
+use crate::mapping::Mapping;
 use crate::proxy::{Draw, Fault, throttled};
 
 /// Set by `tests/ledger`.
@@ -184,12 +184,7 @@ fn the_ledger_balances_while_functions_are_killed_and_the_table_throttles() {
     drop(records);
     say(&format!("{len} records produced"));
 
-    let mapping = Mapping {
-        batch_size: 500,
-        pollers: 4,
-        partial: Some(Reading::ItemsAgain),
-        ..Mapping::default()
-    };
+    let mapping = Mapping { batch_size: 500, pollers: 4, ..Mapping::default() };
     let (progress, over) = (AtomicUsize::new(0), AtomicBool::new(false));
     let delivering = Instant::now();
     let delivered = std::thread::scope(|scope| {
@@ -218,11 +213,10 @@ fn the_ledger_balances_while_functions_are_killed_and_the_table_throttles() {
         balance.stored, balance.dead_lettered, balance.on_failure, balance.letters_again
     ));
     say(&format!(
-        "{} invocations, {} failed, {} answered in part; {} functions killed, {} cold starts; \
+        "{} invocations, {} failed; {} functions killed, {} cold starts; \
          {} of {} calls of the table throttled",
         delivered.invocations,
         delivered.errors,
-        delivered.partial_answers,
         counts.killed,
         counts.cold_starts,
         calls.faults,
