@@ -187,9 +187,8 @@ fn train(lines: &[Vec<u8>]) -> Model {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/nezha/spec.toml");
     let text = std::fs::read_to_string(path).expect("the shipped specification");
     let spec = ValidSpec::from_toml(&text).expect("sound");
-    let values: Vec<Vec<Value>> = training(lines)
-        .map(|line| read_record(&spec, line).expect("a request"))
-        .collect();
+    let values: Vec<Vec<Value>> =
+        training(lines).map(|line| read_record(&spec, line).expect("a request")).collect();
     let rows: Vec<&[Value]> = values.iter().map(Vec::as_slice).collect();
     let features = Features::fit(spec, &rows).expect("features");
     let encoded: Vec<Vec<f32>> = values
@@ -218,7 +217,8 @@ fn train(lines: &[Vec<u8>]) -> Model {
     rounds::score(&forest, points.view(), &mut scores);
     let rule = ThresholdRule::Quantile(1.0 - FLAGGED);
     let calibration = Calibration::new(rule, scores.as_slice().expect("whole"));
-    model = Model::new(params(TREES, SAMPLES), features, forest, calibration, Provenance::default());
+    model =
+        Model::new(params(TREES, SAMPLES), features, forest, calibration, Provenance::default());
     model
 }
 
