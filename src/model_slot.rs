@@ -11,7 +11,7 @@
 //! - What can't be had (404, 403, no answer) has *failed*, and is tried again a period later.
 //!
 //! Lambda freezes the process as soon as an invocation is answered. The invocation that began a check
-//! therefore waits for it a moment ([`CHECK_WAIT`]); one that is frozen all the same goes on when the
+//! therefore waits for it a moment (`CHECK_WAIT`); one that is frozen all the same goes on when the
 //! process does, or is given up for a new one when it has taken too long by either clock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -233,7 +233,7 @@ impl ModelSlot {
 pub struct Checking(JoinHandle<()>);
 
 impl Checking {
-    /// Waits for its end, but no longer than [`CHECK_WAIT`]. It goes on all the same.
+    /// Waits for its end, but no longer than `CHECK_WAIT`. It goes on all the same.
     pub async fn wait(self, until: Until) {
         let _ = until.limit(tokio::time::timeout(CHECK_WAIT, self.0)).await;
     }

@@ -1,7 +1,7 @@
 //! Objects in S3: log files read line by line, and payloads that were too large for their message.
 //!
 //! A log file may be larger than the memory. It is read as a stream, decompressed on the way, and
-//! handed on in pieces of at most [`MAX_PIECE_LINES`] lines or [`MAX_PIECE_LEN`] bytes, each scored and
+//! handed on in pieces of at most `MAX_PIECE_LINES` lines or `MAX_PIECE_LEN` bytes, each scored and
 //! stored before the next is read. What is gzip or zstd is known by its first bytes, whatever its name.
 //!
 //! A line's number is part of its identity. An object that is read again, from its beginning, gives the

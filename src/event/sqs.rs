@@ -33,7 +33,7 @@ pub struct Pointer {
     pub bucket: String,
     /// The key.
     pub key: String,
-    /// Its length in bytes, at most [`MAX_POINTED_LEN`].
+    /// Its length in bytes, at most `MAX_POINTED_LEN`.
     pub len: u64,
     /// Its SHA-256, hexadecimal.
     pub sha256: String,
