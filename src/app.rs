@@ -9,10 +9,11 @@ use aws_config::{BehaviorVersion, SdkConfig};
 use sawlog_model::Model;
 use tokio::sync::OnceCell;
 
-use crate::config::{Config, DeadLettersUri, Kept, ModelUri, ResultsUri};
+use crate::config::{AlertsUri, Config, DeadLettersUri, Kept, ModelUri, ResultsUri};
 use crate::event::Queue;
 use crate::model_store::ModelStore;
 use crate::models::{Models, ModelsError};
+use crate::sinks::alerts::{Alerts, AlertsSink, Ledger};
 use crate::sinks::dynamodb::DynamoDbResults;
 use crate::sinks::jsonl::{JsonlError, JsonlFile};
 use crate::sinks::s3::S3Payloads;
@@ -35,6 +36,8 @@ pub struct App {
     pub(crate) results: ResultsSink,
     pub(crate) results_kept: Kept,
     pub(crate) dead_letters: DeadLettersSink,
+    /// None if nobody wants to be told.
+    pub(crate) alerts: Option<Alerts>,
     /// The queue that dead letters go to, if it is one.
     pub(crate) dead_letter_queue: Option<Queue>,
     pub(crate) aws: Aws,
@@ -55,6 +58,9 @@ pub enum StartError {
     /// The dead letters' file can't be used.
     #[error("DEAD_LETTERS_URI")]
     DeadLetters(#[source] JsonlError),
+    /// The alerts' file can't be used.
+    #[error("ALERTS_URI")]
+    Alerts(#[source] JsonlError),
 }
 
 impl App {
@@ -74,6 +80,30 @@ impl App {
             ModelUri::File(path) => ModelStore::File(path),
         });
         let models = models.await?;
+        let alerts = match config.alerts {
+            None => None,
+            Some(uri) => {
+                let sink = match uri {
+                    AlertsUri::Sns { topic_arn, region } => {
+                        let sns = aws_sdk_sns::config::Builder::from(aws.config().await);
+                        let sns = sns.region(aws_sdk_sns::config::Region::new(region)).build();
+                        AlertsSink::Sns { client: aws_sdk_sns::Client::from_conf(sns), topic_arn }
+                    }
+                    AlertsUri::File(path) => {
+                        AlertsSink::Jsonl(JsonlFile::open(&path).map_err(StartError::Alerts)?)
+                    }
+                };
+                let ledger = match &config.results {
+                    ResultsUri::DynamoDb { table } => Ledger::Table {
+                        client: aws_sdk_dynamodb::Client::new(aws.config().await),
+                        table: table.clone(),
+                    },
+                    ResultsUri::Nowhere | ResultsUri::File(_) => Ledger::memory(),
+                };
+                let cooldown = Duration::from_secs(config.alert_cooldown_secs);
+                Some(Alerts::new(sink, ledger, config.alert_max_anomalies, cooldown))
+            }
+        };
         let results = match config.results {
             _ if config.results_kept == Kept::Nothing => ResultsSink::Nowhere,
             ResultsUri::Nowhere => ResultsSink::Nowhere,
@@ -108,6 +138,7 @@ impl App {
             results,
             results_kept: config.results_kept,
             dead_letters,
+            alerts,
             dead_letter_queue,
             aws,
             partial_batch: config.partial_batch,

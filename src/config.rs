@@ -9,6 +9,9 @@
 //! | `RESULTS_TTL_DAYS` | 0 to 36500: days after which DynamoDB may delete an item, 0 for never | `30` |
 //! | `DEAD_LETTERS_URI` | URL of a standard SQS queue (`https://…`, `http://…`) or `file:///path.jsonl` | required |
 //! | `DEAD_LETTERS_S3_URI` | `s3://bucket/prefix` for the bytes of dead letters that SQS has no room for | such records are reported failed |
+//! | `ALERTS_URI` | ARN of an SNS topic (`arn:aws:sns:…`) or `file:///path.jsonl` that is told of anomalies | nobody is told |
+//! | `ALERT_MAX_ANOMALIES` | 1 to 100: most anomalies that one alert shows | `10` |
+//! | `ALERT_COOLDOWN_SECS` | 0 to 86400: how long a topic is quiet after an alert about it | `300` |
 //! | `MODEL_REFRESH_SECS` | 0 to 86400: how often a warm function looks for a new model; 0 is never | `300` |
 //! | `PARTIAL_BATCH` | `true` or `false`: answer with the records that failed, instead of failing the whole batch. The mapping must have `ReportBatchItemFailures`, for Kafka in provisioned mode | `false` |
 //! | `LOG_FIELDS` | `true` or `false`: log anomalies with their features, and let libraries log below INFO, where they quote records | `false` |
@@ -19,7 +22,7 @@
 //! absolute and taken as it stands, without percent-decoding.
 //!
 //! Read by others: `AWS_REGION`, credentials and `AWS_ENDPOINT_URL`, `AWS_ENDPOINT_URL_S3`,
-//! `AWS_ENDPOINT_URL_DYNAMODB`, `AWS_ENDPOINT_URL_SQS` by the AWS SDK (with one of the first two, S3
+//! `AWS_ENDPOINT_URL_DYNAMODB`, `AWS_ENDPOINT_URL_SQS`, `AWS_ENDPOINT_URL_SNS` by the AWS SDK (with one of the first two, S3
 //! is addressed by path); `AWS_LAMBDA_LOG_FORMAT`, `AWS_LAMBDA_LOG_LEVEL` and `RUST_LOG` by the
 //! binary.
 
@@ -49,6 +52,16 @@ const RESULTS_TTL_DAYS: u32 = 30;
 /// A hundred years; more is a slip of the hand.
 const MAX_RESULTS_TTL_DAYS: u32 = 36_500;
 
+/// Anomalies that an alert shows unless said otherwise: about a screen.
+const ALERT_MAX_ANOMALIES: usize = 10;
+/// Nobody reads more, and a message has room for some hundreds.
+const MAX_ALERT_MAX_ANOMALIES: usize = 100;
+/// How long a topic is quiet after an alert unless said otherwise: what goes wrong seldom stops with
+/// one batch, and a batch comes every second.
+const ALERT_COOLDOWN_SECS: u64 = 300;
+/// A day.
+const MAX_ALERT_COOLDOWN_SECS: u64 = 86_400;
+
 /// What the function is told by its environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -66,6 +79,12 @@ pub struct Config {
     pub dead_letters: DeadLettersUri,
     /// Where the bytes of those records go that a message of SQS has no room for.
     pub dead_letters_s3: Option<S3Prefix>,
+    /// Who is told of anomalies; none for nobody.
+    pub alerts: Option<AlertsUri>,
+    /// Most anomalies that one alert shows.
+    pub alert_max_anomalies: usize,
+    /// How long a topic is quiet after an alert about it, in seconds.
+    pub alert_cooldown_secs: u64,
     /// True to answer with the records that failed, instead of failing the invocation.
     pub partial_batch: bool,
     /// True to log anomalies with their features.
@@ -148,6 +167,20 @@ pub enum DeadLettersUri {
     File(PathBuf),
 }
 
+/// Who is told of anomalies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AlertsUri {
+    /// The ARN of a topic.
+    Sns {
+        /// The ARN as SNS gives it.
+        topic_arn: String,
+        /// The region that is in it.
+        region: String,
+    },
+    /// `file:///path`
+    File(PathBuf),
+}
+
 /// A place for objects in S3, `s3://bucket/prefix`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct S3Prefix {
@@ -209,6 +242,11 @@ impl Config {
         let default = Self::new(models, results, dead_letters);
         Ok(Self {
             dead_letters_s3: optional("DEAD_LETTERS_S3_URI", &get)?,
+            alerts: optional("ALERTS_URI", &get)?,
+            alert_max_anomalies: optional("ALERT_MAX_ANOMALIES", &get)?
+                .map_or(default.alert_max_anomalies, |MaxAnomalies(count)| count),
+            alert_cooldown_secs: optional("ALERT_COOLDOWN_SECS", &get)?
+                .map_or(default.alert_cooldown_secs, |CooldownSecs(secs)| secs),
             model_refresh_secs: optional("MODEL_REFRESH_SECS", &get)?
                 .map_or(default.model_refresh_secs, |RefreshSecs(secs)| secs),
             results_kept,
@@ -237,6 +275,9 @@ impl Config {
             results_ttl_days: RESULTS_TTL_DAYS,
             dead_letters,
             dead_letters_s3: None,
+            alerts: None,
+            alert_max_anomalies: ALERT_MAX_ANOMALIES,
+            alert_cooldown_secs: ALERT_COOLDOWN_SECS,
             partial_batch: false,
             log_fields: false,
             deadline_reserve_ms: DEADLINE_RESERVE_MS,
@@ -417,6 +458,67 @@ impl FromStr for S3Prefix {
     }
 }
 
+impl Parsed for AlertsUri {
+    const EXPECTED: &'static str =
+        "the arn of an SNS topic (arn:aws:sns:region:account:topic) or file:///path.jsonl";
+}
+
+impl FromStr for AlertsUri {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        if !text.starts_with("arn:") {
+            return file_path(text).map(Self::File);
+        }
+        let parts: Vec<&str> = text.split(':').collect();
+        let ["arn", partition, "sns", region, account, topic] = parts[..] else {
+            return Err(Refused);
+        };
+        let sound = |part: &str| !part.is_empty() && part.bytes().all(is_name_byte);
+        if partition.starts_with("aws")
+            && [partition, region, account, topic].into_iter().all(sound)
+        {
+            Ok(Self::Sns { topic_arn: text.to_owned(), region: region.to_owned() })
+        } else {
+            Err(Refused)
+        }
+    }
+}
+
+struct MaxAnomalies(usize);
+
+impl Parsed for MaxAnomalies {
+    const EXPECTED: &'static str = "anomalies, 1 to 100";
+}
+
+impl FromStr for MaxAnomalies {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        match text.parse() {
+            Ok(count @ 1..=MAX_ALERT_MAX_ANOMALIES) => Ok(Self(count)),
+            _ => Err(Refused),
+        }
+    }
+}
+
+struct CooldownSecs(u64);
+
+impl Parsed for CooldownSecs {
+    const EXPECTED: &'static str = "seconds, 0 to 86400";
+}
+
+impl FromStr for CooldownSecs {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        match text.parse() {
+            Ok(secs @ 0..=MAX_ALERT_COOLDOWN_SECS) => Ok(Self(secs)),
+            _ => Err(Refused),
+        }
+    }
+}
+
 struct Flag(bool);
 
 impl Parsed for Flag {
@@ -548,6 +650,9 @@ mod tests {
                 results_ttl_days: 30,
                 dead_letters: DeadLettersUri::Sqs { queue_url: SOUND[2].1.into() },
                 dead_letters_s3: None,
+                alerts: None,
+                alert_max_anomalies: 10,
+                alert_cooldown_secs: 300,
                 partial_batch: false,
                 log_fields: false,
                 deadline_reserve_ms: 1000,
@@ -574,6 +679,18 @@ mod tests {
         assert_eq!(config.dead_letters, DeadLettersUri::File("/tmp/d.jsonl".into()));
         assert!(config.partial_batch && config.s3_path_style && config.log_fields);
         assert_eq!((config.deadline_reserve_ms, config.model_refresh_secs), (250, 0));
+    }
+
+    #[test]
+    fn alerts_go_to_a_topic_in_its_region_or_to_a_file() {
+        let arn = "arn:aws-cn:sns:cn-north-1:123456789012:on-call.fifo";
+        let config = with(&[("ALERTS_URI", arn), ("ALERT_COOLDOWN_SECS", "0")]).expect("sound");
+        let topic = AlertsUri::Sns { topic_arn: arn.into(), region: "cn-north-1".into() };
+        assert_eq!((config.alerts, config.alert_cooldown_secs), (Some(topic), 0));
+        let config = with(&[("ALERTS_URI", "file:///a.jsonl"), ("ALERT_MAX_ANOMALIES", "100")]);
+        let config = config.expect("sound");
+        let file = AlertsUri::File("/a.jsonl".into());
+        assert_eq!((config.alerts, config.alert_max_anomalies), (Some(file), 100));
     }
 
     #[test]
@@ -650,6 +767,15 @@ mod tests {
             ("DEAD_LETTERS_S3_URI", "s3://no bucket/x"),
             ("DEAD_LETTERS_S3_URI", "s3://bucket//x"),
             ("DEAD_LETTERS_S3_URI", "s3://bucket/a b"),
+            ("ALERTS_URI", "on-call"),
+            ("ALERTS_URI", "arn:aws:sqs:eu-west-1:123456789012:queue"),
+            ("ALERTS_URI", "arn:aws:sns:eu-west-1:123456789012"),
+            ("ALERTS_URI", "arn:aws:sns::123456789012:on-call"),
+            ("ALERTS_URI", "arn:aws:sns:eu-west-1:123456789012:on-call:0f3c2b1a"),
+            ("ALERT_MAX_ANOMALIES", "0"),
+            ("ALERT_MAX_ANOMALIES", "101"),
+            ("ALERT_COOLDOWN_SECS", "86401"),
+            ("ALERT_COOLDOWN_SECS", "5m"),
             ("PARTIAL_BATCH", "yes"),
             ("PARTIAL_BATCH", "TRUE"),
             ("DEADLINE_RESERVE_MS", "99"),

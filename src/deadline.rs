@@ -37,6 +37,12 @@ impl Until {
         Self(deadline.map(|at| at.checked_sub(reserve).unwrap_or_else(Instant::now)))
     }
 
+    /// So long from now, or as long as there is, whichever is less.
+    pub fn within(self, limit: Duration) -> Self {
+        let soon = Instant::now() + limit;
+        Self(Some(self.0.map_or(soon, |at| at.min(soon))))
+    }
+
     /// True when nothing more may be begun.
     pub fn is_over(self) -> bool {
         self.0.is_some_and(|at| at <= Instant::now())

@@ -19,6 +19,7 @@ use lambda_runtime::Diagnostic;
 use sawlog_model::{DimensionError, Model};
 use serde_json::value::RawValue;
 
+use crate::alert::Alert;
 use crate::app::App;
 use crate::config::Kept;
 use crate::deadline::Until;
@@ -32,6 +33,7 @@ use crate::models::Chosen;
 use crate::object::{self, Object};
 use crate::response::{self, Response};
 use crate::scorer::{Points, Scored, Unscorable};
+use crate::sinks::alerts::AlertCounts;
 use crate::sinks::{DeadLetter, SinkError};
 use crate::summary::{Counts, Summary};
 use crate::verdict::{self, Verdict};
@@ -111,6 +113,8 @@ pub struct BatchReport {
     pub unread_objects: usize,
     /// Records judged anomalous, whatever became of them afterwards.
     pub anomalies: usize,
+    /// What became of the alerts about them.
+    pub alerts: AlertCounts,
     /// The event's length.
     pub event_bytes: usize,
     /// How long ago the oldest of the models in use was published, if that is known.
@@ -127,7 +131,7 @@ pub struct BatchReport {
     pub features: Duration,
     /// Time to score them and to explain the anomalies.
     pub score: Duration,
-    /// Time to store verdicts and to send dead letters.
+    /// Time to store verdicts and to send dead letters and alerts.
     pub store: Duration,
     /// Reasons why records failed or were poison, each with the first record that it is true of; the
     /// first few of both.
@@ -317,13 +321,13 @@ impl App {
             self.dead_letters.send(&letters.entries, until),
         )
         .await;
-        batch.settle(letters.records, sent, Outcome::DeadLettered);
-        let unstorable = batch.settle(verdicts.records, stored, Outcome::Stored);
+        batch.settle(&letters.records, sent, Outcome::DeadLettered);
+        let unstorable = batch.settle(&verdicts.records, stored, Outcome::Stored);
         // A verdict that no retry will make storable: rare, so a second pass after the first.
         let letters = batch.letters(unstorable);
         let sent = self.dead_letters.send(&letters.entries, until).await;
-        batch.settle(letters.records, sent, Outcome::DeadLettered);
-        // Last, since it says what became of all the others.
+        batch.settle(&letters.records, sent, Outcome::DeadLettered);
+        // After them, since it says what became of all the others.
         if self.results_kept == Kept::Anomalies && !batch.event.records.is_empty() {
             let summary = batch.summary(rest.len(), &mut scores);
             let written = self.results.store_summary(&summary, until).await;
@@ -331,7 +335,11 @@ impl App {
                 tracing::warn!(reason = chain(fault), id = summary.id, "summary not stored");
             }
             let written = vec![written; rest.len()];
-            batch.settle(rest, written, Outcome::Stored);
+            batch.settle(&rest, written, Outcome::Stored);
+        }
+        if let Some(alerts) = &self.alerts {
+            let about = batch.alerts(&verdicts);
+            batch.report.alerts = alerts.send(&about, until).await;
         }
         batch.report.store = started.elapsed();
         batch.finish()
@@ -486,6 +494,15 @@ impl<'a> Batch<'a> {
         Summary::new(&self.event.records, counts, scores, models)
     }
 
+    /// The alerts about anomalies of which all is done: of one that comes again they are given then.
+    fn alerts<'v>(&'v self, verdicts: &'v Addressed<Verdict<'a>>) -> Vec<Alert<'v>> {
+        let settled = verdicts.records.iter().zip(&verdicts.entries).filter(|(record, verdict)| {
+            verdict.is_anomaly() && matches!(self.outcomes[**record], Outcome::Stored)
+        });
+        let origins = self.event.records.iter().map(|record| &record.origin);
+        Alert::of_batch(origins, settled.map(|(_, verdict)| verdict))
+    }
+
     /// Dead letters of records whose verdicts are refused for what they are.
     fn letters(&mut self, poison: Vec<(usize, SinkError)>) -> Addressed<DeadLetter<'a>> {
         let mut letters = Addressed::default();
@@ -524,12 +541,12 @@ impl<'a> Batch<'a> {
     /// Takes a sink's answers over. Returns the records that it will never take.
     fn settle(
         &mut self,
-        records: Vec<usize>,
+        records: &[usize],
         written: Vec<Result<(), SinkError>>,
         done: Outcome,
     ) -> Vec<(usize, SinkError)> {
         let mut poison = Vec::new();
-        for (index, written) in records.into_iter().zip(written) {
+        for (index, written) in records.iter().copied().zip(written) {
             self.outcomes[index] = match written {
                 Ok(()) => done.clone(),
                 Err(reason) => {
@@ -576,6 +593,9 @@ impl SinkError {
             | Self::S3(_)
             | Self::DynamoDb(_)
             | Self::Sqs(_)
+            | Self::Sns(_)
+            | Self::NotAsked
+            | Self::Ledger(_)
             | Self::File(_) => false,
         }
     }
@@ -595,6 +615,7 @@ impl BatchReport {
             answered: 0,
             unread_objects: 0,
             anomalies: 0,
+            alerts: AlertCounts::default(),
             event_bytes: 0,
             model_age: None,
             checks: CheckCounts::default(),
@@ -626,6 +647,7 @@ impl BatchReport {
         self.failed += piece.failed;
         self.no_history += piece.no_history;
         self.anomalies += piece.anomalies;
+        self.alerts.add(piece.alerts);
         self.scores.merge(piece.scores);
         self.decode += piece.decode;
         self.features += piece.features;
@@ -656,6 +678,9 @@ impl BatchReport {
             answered = self.answered,
             unread_objects = self.unread_objects,
             anomalies = self.anomalies,
+            alerts_sent = self.alerts.sent,
+            alerts_held_back = self.alerts.held_back,
+            alerts_failed = self.alerts.failed,
             event_bytes = self.event_bytes,
             model_age_secs = self.model_age.map(|age| age.as_secs()),
             total_ms = ms(self.total),
@@ -1062,14 +1087,14 @@ mod tests {
         let mut batch = Batch::new(&models, &event);
         let large = SinkError::TooLarge { service: "DynamoDB", bytes: 500_000, limit: 409_600 };
         let written = vec![Ok(()), Err(large), Err(SinkError::OutOfTime)];
-        let poison = batch.settle(vec![0, 1, 2], written, Outcome::Stored);
+        let poison = batch.settle(&[0, 1, 2], written, Outcome::Stored);
         let letters = batch.letters(poison);
         assert_eq!(letters.records, [1]);
         assert_eq!(
             letters.entries[0].reason,
             "its verdict can't be stored: it has 500000 bytes; DynamoDB takes 409600"
         );
-        batch.settle(letters.records, vec![Ok(())], Outcome::DeadLettered);
+        batch.settle(&letters.records, vec![Ok(())], Outcome::DeadLettered);
         let (outcomes, report) = batch.finish();
         assert!(matches!(
             outcomes[..],

@@ -17,6 +17,7 @@
 //!   features that it comes from.
 //! - [`sinks`] store verdicts and keep dead letters: records that no retry will ever make readable.
 //! - [`summary`] is what is said of the records of a batch together.
+//! - [`alert`] is what a person on call is told of the anomalies that are stored.
 //! - [`response`] turns the outcomes into the answer that the event source expects.
 //!
 //! Only [`handler`] knows the whole way. [`config`] and [`app`] are the cold start, with
@@ -30,6 +31,7 @@
 //! the second time changes nothing.
 #![forbid(unsafe_code)]
 
+pub mod alert;
 pub mod app;
 pub mod config;
 pub mod deadline;

@@ -94,6 +94,9 @@ impl Metrics {
             ("Answered", report.answered),
             ("UnreadObjects", report.unread_objects),
             ("Anomalies", report.anomalies),
+            ("AlertsSent", report.alerts.sent),
+            ("AlertsHeldBack", report.alerts.held_back),
+            ("AlertsFailed", report.alerts.failed),
             ("ColdStart", usize::from(cold_start)),
         ] {
             put(name, "Count", count.into());
@@ -211,6 +214,7 @@ mod tests {
     use super::*;
     use crate::event::Source;
     use crate::model_slot::CheckCounts;
+    use crate::sinks::alerts::AlertCounts;
 
     fn report(scores: impl IntoIterator<Item = f32>) -> BatchReport {
         let mut report = BatchReport::of(Source::Msk, 3);
@@ -219,6 +223,7 @@ mod tests {
         report.score = Duration::from_micros(1500);
         report.model_age = Some(Duration::from_secs(90));
         report.checks = CheckCounts { replaced: 1, refused: 2, failed: 3 };
+        report.alerts = AlertCounts { sent: 4, held_back: 5, failed: 6 };
         report.scores.extend(scores);
         report
     }
@@ -252,6 +257,9 @@ mod tests {
             ("Failed", json!(1)),
             ("ColdStart", json!(1)),
             ("ModelsRefused", json!(2)),
+            ("AlertsSent", json!(4)),
+            ("AlertsHeldBack", json!(5)),
+            ("AlertsFailed", json!(6)),
             ("ScoreMs", json!(1.5)),
             ("ModelAgeSecs", json!(90)),
             ("model", json!("5f0c")),

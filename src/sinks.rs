@@ -1,4 +1,4 @@
-//! Where verdicts and dead letters go.
+//! Where verdicts, dead letters and alerts go.
 //!
 //! Every sink is given a batch and answers entry by entry: written for good, or why not. Writes are
 //! keyed by the record's identity, so writing one again changes nothing. (SQS has no such keys: a
@@ -7,6 +7,7 @@
 //! The AWS SDK retries calls that fail as a whole. What is retried here is only what a call that
 //! went through says it did not do: unprocessed items, failed entries.
 
+pub mod alerts;
 pub mod dynamodb;
 pub mod jsonl;
 pub mod s3;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::operation::batch_write_item::BatchWriteItemError;
 use aws_sdk_s3::operation::put_object::PutObjectError;
+use aws_sdk_sns::operation::publish::PublishError;
 use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchError;
 use aws_sdk_sqs::{error::BuildError, error::SdkError};
 use futures_util::{StreamExt as _, stream};
@@ -206,6 +208,15 @@ pub enum SinkError {
     /// The call to SQS failed.
     #[error("sending to SQS failed")]
     Sqs(#[source] Arc<SdkError<SendMessageBatchError>>),
+    /// The call to SNS failed.
+    #[error("publishing to SNS failed")]
+    Sns(#[source] Arc<SdkError<PublishError>>),
+    /// It let an alert wait shortly before.
+    #[error("SNS or the table didn't answer shortly before, and is not asked for a minute")]
+    NotAsked,
+    /// What was sent already can't be looked up or noted down.
+    #[error("the table of what was sent can't be used")]
+    Ledger(#[source] Arc<dyn std::error::Error + Send + Sync>),
     /// A request that can't be made.
     #[error("the request can't be made")]
     Request(#[source] Arc<BuildError>),

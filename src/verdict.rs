@@ -120,6 +120,11 @@ impl<'m> Verdict<'m> {
         Some(self.model.features().names().zip(shares.iter().map(share)))
     }
 
+    /// The model that scored it.
+    pub fn model(&self) -> &Model {
+        self.model
+    }
+
     /// The id of the model that scored it.
     pub fn model_id(&self) -> &str {
         self.model.id()

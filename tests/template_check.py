@@ -80,6 +80,8 @@ TAKES_NO_RESOURCE = {
 # Who may write what: the actions by statement, and the end of the one resource that they are for.
 WRITES = {
     "WriteResults": (["dynamodb:BatchWriteItem"], "Results"),
+    "RememberAlerts": (["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"], "Results"),
+    "SendAlerts": (["sns:Publish"], "Alerts"),
     "WriteDeadLetters": (["sqs:SendMessage"], "DeadLetters"),
     "WriteDeadLetterPayloads": (["s3:PutObject"], "${DeadLetterPayloads}/payloads/*"),
 }
@@ -219,6 +221,7 @@ def look(deployment, given):
         "RESULTS_TTL_DAYS",
         "DEAD_LETTERS_URI",
         "DEAD_LETTERS_S3_URI",
+        "ALERTS_URI",
         "PARTIAL_BATCH",
     }
     if set(variables) != names:
@@ -281,6 +284,12 @@ def look(deployment, given):
             yield f"{name}: expected the key id, got {table.get('KeySchema')}"
         if table.get("TimeToLiveSpecification") != {"AttributeName": "expires_at", "Enabled": True}:
             yield f"{name}: expected items to expire, got {table.get('TimeToLiveSpecification')}"
+    topics = deployment.of_type("AWS::SNS::Topic")
+    if sorted(topics) != ["Alerts"] or variables.get("ALERTS_URI") != {"Ref": "Alerts"}:
+        yield f"expected the topic Alerts in ALERTS_URI, got {sorted(topics)}, {variables.get('ALERTS_URI')}"
+    for name, topic in topics.items():
+        if "KmsMasterKeyId" not in topic:
+            yield f"{name}: not encrypted"
     for name, queue in deployment.of_type("AWS::SQS::Queue").items():
         if not (queue.get("SqsManagedSseEnabled") is True or "KmsMasterKeyId" in queue):
             yield f"{name}: not encrypted"

@@ -1,5 +1,5 @@
 //! The release `bootstrap` as Lambda runs it: a process under a Runtime API, invoked over a socket,
-//! with S3, DynamoDB and SQS servers beside it on loopback. `tests/run` sets up what these tests
+//! with S3, DynamoDB, SQS and SNS servers beside it on loopback. `tests/run` sets up what these tests
 //! need; without it they fail and say so, and none is skipped.
 
 #![allow(
@@ -8,6 +8,7 @@
     reason = "in the code that the tests share a failure must end the test as it does in a test"
 )]
 
+mod alerts;
 mod batch;
 mod broker;
 mod cold_start;

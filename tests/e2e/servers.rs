@@ -306,6 +306,71 @@ impl DynamoDb {
     }
 }
 
+impl DynamoDb {
+    /// Sets a number of an item that is there.
+    pub(crate) fn set_number(&self, table: &str, id: &str, name: &str, number: i64) {
+        let (id_name, id) = key(id);
+        let call = self
+            .client
+            .update_item()
+            .table_name(table)
+            .key(id_name, id)
+            .update_expression("SET #name = :number")
+            .condition_expression("attribute_exists(id)")
+            .expression_attribute_names("#name", name)
+            .expression_attribute_values(":number", AttributeValue::N(number.to_string()));
+        self.runtime.block_on(call.send()).expect("an item");
+    }
+}
+
+/// SNS: moto, and its SQS for what subscribers get.
+pub(crate) struct Sns {
+    _process: Process,
+    pub(crate) url: String,
+    topics: aws_sdk_sns::Client,
+    queues: aws_sdk_sqs::Client,
+    runtime: Runtime,
+}
+
+impl Sns {
+    pub(crate) fn start() -> Self {
+        let port = free_port();
+        let program = installed().join("python/bin/python");
+        let mut process = Process::start("sns", &program, |command, _| {
+            command.args(["-m", "moto.server", "--host", "127.0.0.1", "--port", &port.to_string()]);
+        });
+        process.wait_until_listening(port);
+        let url = url(port);
+        let topics = aws_sdk_sns::Client::from_conf(settings!(aws_sdk_sns, &url).build());
+        let queues = aws_sdk_sqs::Client::from_conf(settings!(aws_sdk_sqs, &url).build());
+        Self { _process: process, url, topics, queues, runtime: runtime() }
+    }
+
+    /// Makes a topic and a queue that subscribes to it; returns the ARN of the one and the URL of the
+    /// other.
+    pub(crate) fn create_topic(&self, topic: &str) -> (String, String) {
+        use aws_sdk_sqs::types::QueueAttributeName::QueueArn;
+        self.runtime.block_on(async {
+            let made = self.topics.create_topic().name(topic).send().await.expect("a topic");
+            let topic_arn = made.topic_arn.expect("the arn of the topic");
+            let made = self.queues.create_queue().queue_name(topic).send().await.expect("a queue");
+            let queue_url = made.queue_url.expect("the url of the queue");
+            let call = self.queues.get_queue_attributes().queue_url(&queue_url);
+            let got = call.attribute_names(QueueArn).send().await.expect("attributes");
+            let queue_arn = got.attributes.and_then(|mut all| all.remove(&QueueArn));
+            let call = self.topics.subscribe().topic_arn(&topic_arn).protocol("sqs");
+            let call = call.endpoint(queue_arn.expect("the arn of the queue"));
+            call.send().await.expect("a subscription");
+            (topic_arn, queue_url)
+        })
+    }
+
+    /// Takes all messages out of a subscriber's queue: SNS's envelopes.
+    pub(crate) fn drain(&self, queue_url: &str) -> Vec<Value> {
+        self.runtime.block_on(drain(&self.queues, queue_url))
+    }
+}
+
 /// SQS: ElasticMQ, with the limits of the real one.
 pub(crate) struct Sqs {
     _process: Process,
@@ -343,28 +408,30 @@ impl Sqs {
 
     /// Takes all messages out of a queue; their bodies, which are JSON.
     pub(crate) fn drain(&self, queue_url: &str) -> Vec<Value> {
-        self.runtime.block_on(async {
-            let mut bodies = Vec::new();
-            loop {
-                let call = self.client.receive_message().queue_url(queue_url);
-                let received = call.max_number_of_messages(10).send().await.expect("messages");
-                let messages = received.messages.unwrap_or_default();
-                if messages.is_empty() {
-                    return bodies;
-                }
-                let mut call = self.client.delete_message_batch().queue_url(queue_url);
-                for (number, message) in messages.into_iter().enumerate() {
-                    let body = message.body.expect("a body");
-                    bodies.push(serde_json::from_str(&body).expect("a body of json"));
-                    let entry = DeleteMessageBatchRequestEntry::builder()
-                        .id(number.to_string())
-                        .receipt_handle(message.receipt_handle.expect("a receipt"));
-                    call = call.entries(entry.build().expect("an entry"));
-                }
-                let deleted = call.send().await.expect("deleted");
-                assert!(deleted.failed.is_empty(), "not deleted: {:?}", deleted.failed);
-            }
-        })
+        self.runtime.block_on(drain(&self.client, queue_url))
+    }
+}
+
+async fn drain(client: &aws_sdk_sqs::Client, queue_url: &str) -> Vec<Value> {
+    let mut bodies = Vec::new();
+    loop {
+        let call = client.receive_message().queue_url(queue_url);
+        let received = call.max_number_of_messages(10).send().await.expect("messages");
+        let messages = received.messages.unwrap_or_default();
+        if messages.is_empty() {
+            return bodies;
+        }
+        let mut call = client.delete_message_batch().queue_url(queue_url);
+        for (number, message) in messages.into_iter().enumerate() {
+            let body = message.body.expect("a body");
+            bodies.push(serde_json::from_str(&body).expect("a body of json"));
+            let entry = DeleteMessageBatchRequestEntry::builder()
+                .id(number.to_string())
+                .receipt_handle(message.receipt_handle.expect("a receipt"));
+            call = call.entries(entry.build().expect("an entry"));
+        }
+        let deleted = call.send().await.expect("deleted");
+        assert!(deleted.failed.is_empty(), "not deleted: {:?}", deleted.failed);
     }
 }
 
