@@ -182,7 +182,7 @@ impl Aws {
     }
 }
 
-async fn load_aws() -> SdkConfig {
+pub(crate) async fn load_aws() -> SdkConfig {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .operation_attempt_timeout(ATTEMPT_TIMEOUT)

@@ -15,6 +15,17 @@
 //! | `MODEL_REFRESH_SECS` | 0 to 86400: how often a warm function looks for a new model; 0 is never | `300` |
 //! | `PARTIAL_BATCH` | `true` or `false`: answer with the records that failed, instead of failing the whole batch. The mapping must have `ReportBatchItemFailures`, for Kafka in provisioned mode | `false` |
 //! | `LOG_FIELDS` | `true` or `false`: log anomalies with their features, and let libraries log below INFO, where they quote records | `false` |
+//! | `ENDPOINT_NAME` | a SageMaker endpoint that stands in for a model that can't be trusted | none |
+//! | `ENDPOINT_VARIANT` | the variant of it that is called | by weight |
+//! | `ENDPOINT_FORMAT` | `csv` or `json`: how rows are written | `csv` |
+//! | `ENDPOINT_ROWS` | `points`: what the forest sees; `values`: what the record has | `points` |
+//! | `ENDPOINT_CHUNK_ROWS` | 1 to 100000: most rows of one call | `1000` |
+//! | `ENDPOINT_MAX_BYTES` | 1024 to 6291456: most bytes of one request; serverless endpoints take 4194304 | `6291456` |
+//! | `ENDPOINT_IN_FLIGHT` | 1 to 64: most calls of a batch at the same time | `4` |
+//! | `ENDPOINT_TIMEOUT_MS` | 1 to 60000: how long one try of a call may take | `5000` |
+//! | `ENDPOINT_CALLS_PER_SEC` | 0.001 to 10000: most calls a second of a warm function | no limit |
+//! | `ENDPOINT_COOLDOWN_SECS` | 0 to 3600: how long an endpoint that failed three times is left alone | `30` |
+//! | `ENDPOINT_THRESHOLD` | the endpoint's score above which a record is an anomaly | the model's |
 //! | `DEADLINE_RESERVE_MS` | 100 to 60000: how long before the invocation's deadline work stops | `1000` |
 //!
 //! Required are all three places, since without one of them records would be lost. (Without results
@@ -27,12 +38,16 @@
 //! binary.
 
 use std::collections::BTreeMap;
+mod endpoint;
+
 use std::collections::btree_map::Entry;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+
+pub use endpoint::{EndpointConfig, RowFormat, RowKind};
 
 /// Work stops this long before the deadline unless said otherwise: enough for calls in flight to be
 /// dropped and 10,000 outcomes to be answered.
@@ -63,7 +78,7 @@ const ALERT_COOLDOWN_SECS: u64 = 300;
 const MAX_ALERT_COOLDOWN_SECS: u64 = 86_400;
 
 /// What the function is told by its environment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Where the models are.
     pub models: ModelUris,
@@ -85,6 +100,8 @@ pub struct Config {
     pub alert_max_anomalies: usize,
     /// How long a topic is quiet after an alert about it, in seconds.
     pub alert_cooldown_secs: u64,
+    /// The SageMaker endpoint that stands in for a model, if there is one.
+    pub endpoint: Option<EndpointConfig>,
     /// True to answer with the records that failed, instead of failing the invocation.
     pub partial_batch: bool,
     /// True to log anomalies with their features.
@@ -252,6 +269,7 @@ impl Config {
             results_kept,
             results_ttl_days: optional("RESULTS_TTL_DAYS", &get)?
                 .map_or(default.results_ttl_days, |TtlDays(days)| days),
+            endpoint: EndpointConfig::from_vars(&get)?,
             partial_batch: optional("PARTIAL_BATCH", &get)?.is_some_and(|Flag(flag)| flag),
             log_fields: optional("LOG_FIELDS", &get)?.is_some_and(|Flag(flag)| flag),
             deadline_reserve_ms: optional("DEADLINE_RESERVE_MS", &get)?
@@ -278,6 +296,7 @@ impl Config {
             alerts: None,
             alert_max_anomalies: ALERT_MAX_ANOMALIES,
             alert_cooldown_secs: ALERT_COOLDOWN_SECS,
+            endpoint: None,
             partial_batch: false,
             log_fields: false,
             deadline_reserve_ms: DEADLINE_RESERVE_MS,
@@ -653,6 +672,7 @@ mod tests {
                 alerts: None,
                 alert_max_anomalies: 10,
                 alert_cooldown_secs: 300,
+                endpoint: None,
                 partial_batch: false,
                 log_fields: false,
                 deadline_reserve_ms: 1000,

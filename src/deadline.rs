@@ -43,6 +43,17 @@ impl Until {
         Self(Some(self.0.map_or(soon, |at| at.min(soon))))
     }
 
+    /// Half of the time that is left, so that what comes after has as much.
+    pub fn half(self) -> Self {
+        let now = Instant::now();
+        Self(self.0.map(|at| now + at.saturating_duration_since(now) / 2))
+    }
+
+    /// True if there is time until an instant and beyond.
+    pub fn is_after(self, instant: Instant) -> bool {
+        self.0.is_none_or(|at| at > instant)
+    }
+
     /// True when nothing more may be begun.
     pub fn is_over(self) -> bool {
         self.0.is_some_and(|at| at <= Instant::now())
@@ -56,6 +67,25 @@ impl Until {
             None => Some(work.await),
             Some(at) => tokio::time::timeout_at(at.into(), work).await.ok(),
         }
+    }
+}
+
+/// A point in time by both clocks: while a process is frozen either may stand still, and the wall
+/// clock may be set back.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    pub(crate) instant: Instant,
+    pub(crate) wall: SystemTime,
+}
+
+impl Moment {
+    pub(crate) fn now() -> Self {
+        Self { instant: Instant::now(), wall: SystemTime::now() }
+    }
+
+    /// The time since then, by the clock that has gone further.
+    pub(crate) fn elapsed(self) -> Duration {
+        self.instant.elapsed().max(self.wall.elapsed().unwrap_or_default())
     }
 }
 
@@ -87,5 +117,16 @@ mod tests {
         assert!(until.is_over() && Instant::now() < deadline);
         assert_eq!(until.limit(async { 7 }).await, None, "nothing is begun after it");
         assert_eq!(Until::FOREVER.limit(async { 7 }).await, Some(7));
+    }
+
+    #[test]
+    fn half_of_the_time_leaves_as_much_for_what_follows() {
+        let now = Instant::now();
+        let whole = Until::before(Some(now + Duration::from_secs(100)), Duration::ZERO);
+        let half = whole.half();
+        assert!(half.is_after(now + Duration::from_secs(49)));
+        assert!(!half.is_after(now + Duration::from_secs(51)));
+        assert_eq!(Until::FOREVER.half(), Until::FOREVER);
+        assert!(Until::before(Some(now), Duration::ZERO).half().is_over());
     }
 }

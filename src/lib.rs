@@ -20,6 +20,8 @@
 //! - [`alert`] is what a person on call is told of the anomalies that are stored.
 //! - [`response`] turns the outcomes into the answer that the event source expects.
 //!
+//! - [`endpoint`] is a SageMaker endpoint that stands in where the local model can't be trusted.
+//!
 //! Only [`handler`] knows the whole way. [`config`] and [`app`] are the cold start, with
 //! [`models`] and [`model_store`], which choose and fetch the models, and [`model_slot`], which keeps
 //! each of them fresh; [`deadline`] says until when work may go on.
@@ -35,6 +37,7 @@ pub mod alert;
 pub mod app;
 pub mod config;
 pub mod deadline;
+pub mod endpoint;
 pub mod event;
 pub mod handler;
 pub mod metrics;

@@ -16,14 +16,14 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use sawlog_model::Model;
 use tokio::task::{AbortHandle, JoinHandle};
 use tracing::Instrument as _;
 
-use crate::deadline::Until;
+use crate::deadline::{Moment, Until};
 use crate::handler::chain;
 use crate::model_store::{Found, Loaded, ModelFault, ModelStore, ModelStoreError, Version};
 
@@ -82,25 +82,6 @@ struct CheckCounters {
     replaced: AtomicU64,
     refused: AtomicU64,
     failed: AtomicU64,
-}
-
-/// A point in time by both clocks: while a process is frozen either may stand still, and the wall
-/// clock may be set back.
-#[derive(Debug, Clone, Copy)]
-struct Moment {
-    instant: Instant,
-    wall: SystemTime,
-}
-
-impl Moment {
-    fn now() -> Self {
-        Self { instant: Instant::now(), wall: SystemTime::now() }
-    }
-
-    /// The time since then, by the clock that has gone further.
-    fn elapsed(self) -> Duration {
-        self.instant.elapsed().max(self.wall.elapsed().unwrap_or_default())
-    }
 }
 
 impl ModelSlot {
@@ -244,6 +225,7 @@ mod tests {
     use std::io::{BufRead as _, BufReader, Write as _};
     use std::net::{TcpListener, TcpStream};
     use std::path::PathBuf;
+    use std::time::{Instant, SystemTime};
 
     use sawlog_model::ThresholdRule;
 
