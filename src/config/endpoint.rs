@@ -3,7 +3,8 @@
 
 use std::str::FromStr;
 
-use super::{ConfigError, Parsed, Refused, optional};
+use super::ConfigError;
+use super::forms::{Parsed, Refused, optional};
 
 /// Rows of one call unless said otherwise: what a container scores in some tens of milliseconds, and a
 /// hundredth of what a request has room for.
