@@ -42,6 +42,25 @@ VPC = {
 }
 SCRAM = {"MskAuthentication": "SASL_SCRAM_512_AUTH", "SecretArn": SECRET, "SecretKeyArn": SECRET_KEY}
 PROVISIONED = {"ProvisionedPollers": "true"}
+KINESIS = {
+    "Source": "kinesis",
+    "KinesisStreamArn": "arn:aws:kinesis:eu-central-1:123456789012:stream/orders",
+}
+S3 = {"Source": "s3", "LogBucket": "landed-logs", "LogPrefix": "requests/"}
+SOURCE_KEY = {"SourceKeyArn": SECRET_KEY}
+REDRIVE = {"Redrive": "true"}
+MODELS = {"ModelsByTopic": '{"orders": "s3://models/orders.sawlog", "*": "s3://models/rest.sawlog"}'}
+SETTINGS = {
+    "ModelRefreshSeconds": "0",
+    "AlertMaxAnomalies": "100",
+    "AlertCooldownSeconds": "0",
+    "DeadlineReserveMs": "5000",
+    "LogFields": "true",
+    "MetricsNamespace": "Shop/Logs",
+    "MetricsService": "orders",
+    "ResultsKept": "all",
+    "ResultsTtlDays": "0",
+}
 
 DEPLOYMENTS = {
     "no source": {},
@@ -54,6 +73,18 @@ DEPLOYMENTS = {
     "self-managed, provisioned": SELF_MANAGED | PROVISIONED,
     "self-managed, in a vpc": SELF_MANAGED | VPC,
     "self-managed, in a vpc, provisioned": SELF_MANAGED | VPC | PROVISIONED,
+    "kinesis": KINESIS,
+    "kinesis, with a key": KINESIS | SOURCE_KEY,
+    "s3": S3,
+    "s3, with a key": S3 | SOURCE_KEY,
+    "redrive alone": REDRIVE,
+    "msk, redrive": MSK | REDRIVE,
+    "msk, provisioned, redrive": MSK | PROVISIONED | REDRIVE,
+    "self-managed, redrive": SELF_MANAGED | REDRIVE,
+    "self-managed, provisioned, redrive": SELF_MANAGED | PROVISIONED | REDRIVE,
+    "kinesis, redrive": KINESIS | REDRIVE,
+    "s3, redrive": S3 | REDRIVE,
+    "several models, every setting": MODELS | SETTINGS,
 }
 
 # Deployments that the template's Rules must refuse, with the words that say why.
@@ -66,7 +97,10 @@ REFUSED = {
     "Source self-managed needs SecretArn": SELF_MANAGED | {"SecretArn": ""},
     "KafkaSubnetIds needs KafkaSecurityGroupId": SELF_MANAGED | VPC | {"KafkaSecurityGroupId": ""},
     "KafkaSecurityGroupId needs KafkaSubnetIds": SELF_MANAGED | VPC | {"KafkaSubnetIds": ""},
-    "ProvisionedPollers needs a Source": PROVISIONED,
+    "ProvisionedPollers needs Source msk or self-managed": PROVISIONED,
+    "Source kinesis needs KinesisStreamArn": KINESIS | {"KinesisStreamArn": ""},
+    "Source s3 needs LogBucket": S3 | {"LogBucket": ""},
+    "SourceKeyArn needs Source kinesis or s3": MSK | SOURCE_KEY,
 }
 
 # The only calls that may be allowed on every resource: EC2 takes no resource for them.
@@ -77,14 +111,84 @@ TAKES_NO_RESOURCE = {
     "ec2:DescribeVpcs",
 }
 
-# Who may write what: the actions by statement, and the end of the one resource that they are for.
-WRITES = {
+# What each part of a deployment may do: the actions by statement, and the end of the one resource that
+# they are for; None where that is looked at by itself. A deployment has the statements of its parts and
+# no other.
+ALWAYS = {
+    "WriteLogs": (["logs:CreateLogStream", "logs:PutLogEvents"], "LogGroup"),
+    "ReadModel": (["s3:GetObject"], "${ModelBucket}/model.sawlog"),
+    "TellMissingModelFromForbidden": (["s3:ListBucket"], "${ModelBucket}"),
     "WriteResults": (["dynamodb:BatchWriteItem"], "Results"),
     "RememberAlerts": (["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"], "Results"),
     "SendAlerts": (["sns:Publish"], "Alerts"),
     "WriteDeadLetters": (["sqs:SendMessage"], "DeadLetters"),
     "WriteDeadLetterPayloads": (["s3:PutObject"], "${DeadLetterPayloads}/payloads/*"),
 }
+OF_SECRET = {"ReadClusterSecret": (["secretsmanager:GetSecretValue"], SECRET)}
+OF_SECRET_KEY = {"DecryptClusterSecret": (["kms:Decrypt"], SECRET_KEY)}
+OF_VPC = {
+    "MakeNetworkInterfaces": (["ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface"], None),
+    "LookUpNetwork": (sorted(TAKES_NO_RESOURCE), None),
+}
+OF_MSK = {
+    "FindCluster": (
+        ["kafka:DescribeCluster", "kafka:DescribeClusterV2", "kafka:GetBootstrapBrokers"],
+        MSK["MskClusterArn"],
+    ),
+}
+OF_MSK_BY_IAM = {
+    "ConnectToCluster": (
+        ["kafka-cluster:Connect", "kafka-cluster:DescribeClusterDynamicConfiguration"],
+        MSK["MskClusterArn"],
+    ),
+    "ReadTopic": (["kafka-cluster:DescribeTopic", "kafka-cluster:ReadData"], "/orders"),
+    "JoinConsumerGroup": (["kafka-cluster:AlterGroup", "kafka-cluster:DescribeGroup"], "/${AWS::StackName}"),
+}
+OF_KINESIS = {
+    "ReadStream": (
+        [
+            "kinesis:DescribeStream",
+            "kinesis:DescribeStreamSummary",
+            "kinesis:GetRecords",
+            "kinesis:GetShardIterator",
+            "kinesis:ListShards",
+        ],
+        KINESIS["KinesisStreamArn"],
+    ),
+}
+OF_S3 = {
+    "ReadLogs": (["s3:GetObject", "s3:GetObjectVersion"], ":s3:::landed-logs/requests/*"),
+    "TellMissingLogsFromForbidden": (["s3:ListBucket"], ":s3:::landed-logs"),
+}
+OF_REDRIVE = {
+    "TakeRedriven": (["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"], "RedriveQueue"),
+    "ReadDeadLetterPayloads": (["s3:GetObject"], "${DeadLetterPayloads}/payloads/*"),
+}
+
+
+def allowed(given):
+    """The statements that a deployment must have."""
+    source = given.get("Source", "none")
+    has_secret = source == "self-managed" or (source == "msk" and "SecretArn" in given)
+    statements = dict(ALWAYS)
+    for part, is_there in [
+        (OF_SECRET, has_secret),
+        (OF_SECRET_KEY, has_secret and "SecretKeyArn" in given),
+        (OF_VPC, source == "msk" or (source == "self-managed" and "KafkaSecurityGroupId" in given)),
+        (OF_MSK, source == "msk"),
+        (OF_MSK_BY_IAM, source == "msk" and "MskAuthentication" not in given),
+        (OF_KINESIS, source == "kinesis"),
+        ({"DecryptStream": (["kms:Decrypt"], SECRET_KEY)}, source == "kinesis" and "SourceKeyArn" in given),
+        (OF_S3, source == "s3"),
+        ({"DecryptLogs": (["kms:Decrypt"], SECRET_KEY)}, source == "s3" and "SourceKeyArn" in given),
+        (OF_REDRIVE, given.get("Redrive") == "true"),
+    ]:
+        if is_there:
+            statements |= part
+    if "ModelsByTopic" in given:
+        statements["ReadModel"] = (["s3:GetObject"], "${ModelBucket}/*")
+    return statements
+
 
 NO_VALUE = object()
 
@@ -198,7 +302,12 @@ def as_list(value):
 def look(deployment, given):
     """What is wrong with a deployment in the eyes of those who run it."""
     source = given.get("Source", "none")
+    is_kafka = source in ("msk", "self-managed")
     provisioned = given.get("ProvisionedPollers") == "true"
+    redrive = given.get("Redrive") == "true"
+    # Kafka outside provisioned mode takes no partial answer, and what the function is told is true of
+    # all its mappings.
+    partial = provisioned or source == "kinesis" or (redrive and not is_kafka)
 
     functions = deployment.of_type("AWS::Lambda::Function")
     if len(functions) != 1:
@@ -214,35 +323,68 @@ def look(deployment, given):
         if function.get(key) != value:
             yield f"function: expected {key} {value}, got {function.get(key)}"
     variables = function["Environment"]["Variables"]
-    names = {
-        "MODEL_URI",
-        "RESULTS",
-        "RESULTS_URI",
-        "RESULTS_TTL_DAYS",
-        "DEAD_LETTERS_URI",
-        "DEAD_LETTERS_S3_URI",
-        "ALERTS_URI",
-        "PARTIAL_BATCH",
+    said = {
+        "MODEL_URI": given.get("ModelsByTopic"),
+        "MODEL_REFRESH_SECS": given.get("ModelRefreshSeconds", "300"),
+        "RESULTS": given.get("ResultsKept", "anomalies"),
+        "RESULTS_URI": None,
+        "RESULTS_TTL_DAYS": given.get("ResultsTtlDays", "30"),
+        "DEAD_LETTERS_URI": None,
+        "DEAD_LETTERS_S3_URI": None,
+        "ALERTS_URI": None,
+        "ALERT_MAX_ANOMALIES": given.get("AlertMaxAnomalies", "10"),
+        "ALERT_COOLDOWN_SECS": given.get("AlertCooldownSeconds", "300"),
+        "PARTIAL_BATCH": "true" if partial else "false",
+        "DEADLINE_RESERVE_MS": given.get("DeadlineReserveMs", "1000"),
+        "LOG_FIELDS": given.get("LogFields", "false"),
+        "POWERTOOLS_METRICS_NAMESPACE": given.get("MetricsNamespace", "Sawlog"),
+        "POWERTOOLS_SERVICE_NAME": given.get("MetricsService", ""),
     }
-    if set(variables) != names:
-        yield f"function: expected the variables {sorted(names)}, got {sorted(variables)}"
-    wanted = "true" if provisioned else "false"
-    if variables.get("PARTIAL_BATCH") != wanted:
-        yield f"function: expected PARTIAL_BATCH {wanted}, got {variables.get('PARTIAL_BATCH')}"
+    if set(variables) != set(said):
+        yield f"function: expected the variables {sorted(said)}, got {sorted(variables)}"
+    for name, value in said.items():
+        if value is not None and str(variables.get(name)) != value:
+            yield f"function: expected {name} {value}, got {variables.get(name)}"
     if function["Role"] != {"Fn::GetAtt": ["FunctionRole", "Arn"]}:
         yield f"function: expected the template's own role, got {function['Role']}"
 
     mappings = deployment.of_type("AWS::Lambda::EventSourceMapping")
-    expected = {"none": [], "msk": ["MskSource"], "self-managed": ["SelfManagedSource"]}[source]
+    expected = {"msk": ["MskSource"], "self-managed": ["SelfManagedSource"], "kinesis": ["KinesisSource"]}
+    expected = sorted(expected.get(source, []) + (["RedriveSource"] if redrive else []))
     if sorted(mappings) != expected:
         yield f"expected the event source mappings {expected}, got {sorted(mappings)}"
     for name, mapping in mappings.items():
-        # Lambda takes both without complaint and then ignores the answers.
-        for key in ("ProvisionedPollerConfig", "FunctionResponseTypes", "BisectBatchOnFunctionError"):
-            if (key in mapping) != provisioned:
-                yield f"{name}: expected {key} {'with' if provisioned else 'only with'} provisioned pollers"
-        if provisioned and mapping.get("FunctionResponseTypes") != ["ReportBatchItemFailures"]:
-            yield f"{name}: expected ReportBatchItemFailures, got {mapping.get('FunctionResponseTypes')}"
+        of_kafka = name in ("MskSource", "SelfManagedSource")
+        # Lambda takes all of these on Kafka without complaint and then ignores the answers.
+        for key, wanted in [
+            ("ProvisionedPollerConfig", of_kafka and provisioned),
+            ("BisectBatchOnFunctionError", name == "KinesisSource" or (of_kafka and provisioned)),
+        ]:
+            if (key in mapping) != wanted:
+                yield f"{name}: expected {key} to be {'there' if wanted else 'absent'}"
+        types = mapping.get("FunctionResponseTypes", [])
+        if types != (["ReportBatchItemFailures"] if partial else []):
+            yield f"{name}: FunctionResponseTypes {types} with PARTIAL_BATCH {variables.get('PARTIAL_BATCH')}"
+        # Lambda looks for the permissions when the mapping is made.
+        if deployment.resources[name].get("DependsOn") not in ("FunctionPolicy", ["FunctionPolicy"]):
+            yield f"{name}: expected to depend on FunctionPolicy"
+
+    permissions = deployment.of_type("AWS::Lambda::Permission")
+    invocations = deployment.of_type("AWS::Lambda::EventInvokeConfig")
+    expected = (["LogBucketMayInvoke"], ["LogBucketInvocations"]) if source == "s3" else ([], [])
+    if (sorted(permissions), sorted(invocations)) != expected:
+        yield f"expected {expected}, got {sorted(permissions)}, {sorted(invocations)}"
+    for name, permission in permissions.items():
+        # Without the account whoever takes the bucket's name over could invoke the function.
+        if permission.get("SourceAccount") != {"Ref": "AWS::AccountId"}:
+            yield f"{name}: expected the account alone, got {permission.get('SourceAccount')}"
+        arn = permission.get("SourceArn", {}).get("Fn::Sub", "")
+        if permission.get("Principal") != "s3.amazonaws.com" or not arn.endswith(":s3:::landed-logs"):
+            yield f"{name}: expected the bucket alone, got {permission}"
+    for name, invocation in invocations.items():
+        place = invocation.get("DestinationConfig", {}).get("OnFailure", {}).get("Destination")
+        if place != {"Fn::GetAtt": ["DeadLetters", "Arn"]}:
+            yield f"{name}: expected the dead letters on failure, got {place}"
 
     roles = deployment.of_type("AWS::IAM::Role")
     if sorted(roles) != ["FunctionRole"]:
@@ -252,13 +394,19 @@ def look(deployment, given):
             yield f"{name}: managed policies are wider than the function needs: {role['ManagedPolicyArns']}"
     for policy in deployment.of_type("AWS::IAM::RolePolicy").values():
         statements = {statement["Sid"]: statement for statement in policy["PolicyDocument"]["Statement"]}
-        for sid, (actions, place) in WRITES.items():
+        wanted = allowed(given)
+        if set(statements) != set(wanted):
+            yield f"policy: missing {sorted(wanted.keys() - statements.keys())}, too many {sorted(statements.keys() - wanted.keys())}"
+        for sid, (actions, place) in wanted.items():
             statement = statements.get(sid, {})
-            if as_list(statement.get("Action")) != actions:
+            if sorted(as_list(statement.get("Action"))) != actions:
                 yield f"{sid}: expected the actions {actions}, got {statement.get('Action')}"
             resource = statement.get("Resource")
-            names_it = resource in ({"Fn::GetAtt": [place, "Arn"]}, {"Ref": place}) or (
-                isinstance(resource, dict) and str(resource.get("Fn::Sub", "")).endswith(place)
+            text = resource.get("Fn::Sub", "") if isinstance(resource, dict) else resource
+            names_it = (
+                place is None
+                or resource in ({"Fn::GetAtt": [place, "Arn"]}, {"Ref": place})
+                or (isinstance(text, str) and text.endswith(place))
             )
             if not names_it:
                 yield f"{sid}: expected {place} alone, got {resource}"
@@ -293,6 +441,18 @@ def look(deployment, given):
     for name, queue in deployment.of_type("AWS::SQS::Queue").items():
         if not (queue.get("SqsManagedSseEnabled") is True or "KmsMasterKeyId" in queue):
             yield f"{name}: not encrypted"
+    queues = deployment.of_type("AWS::SQS::Queue")
+    expected = ["DeadLetters"] + (["RedriveQueue"] if redrive else [])
+    if sorted(queues) != expected:
+        yield f"expected the queues {expected}, got {sorted(queues)}"
+    if redrive:
+        queue = queues.get("RedriveQueue", {})
+        # Lambda refuses the mapping of a queue with a shorter one.
+        if int(queue.get("VisibilityTimeout", 30)) < int(given.get("Timeout", 60)):
+            yield f"RedriveQueue: a time-out of {queue.get('VisibilityTimeout')} s is less than the function's"
+        # SQS moves messages only out of a queue that is another's dead-letter queue.
+        if queue.get("RedrivePolicy", {}).get("deadLetterTargetArn") != {"Fn::GetAtt": ["DeadLetters", "Arn"]}:
+            yield f"RedriveQueue: expected to go back to DeadLetters, got {queue.get('RedrivePolicy')}"
 
 
 def lint(path, *options):
@@ -313,9 +473,9 @@ def main():
     template = yaml_parse(TEMPLATE.read_text())
     faults = []
 
-    # W1030 is about the empty defaults, which stand for "not given": the template's Rules refuse them
-    # where they matter, and below each deployment is linted with real values.
-    faults += [f"template: {line}" for line in lint(TEMPLATE, "--ignore-checks", "W1030")]
+    # W1030 and W1031 are about the empty defaults, which stand for "not given": the template's Rules refuse
+    # them where they matter, and below each deployment is linted with real values.
+    faults += [f"template: {line}" for line in lint(TEMPLATE, "--ignore-checks", "W1030", "W1031")]
 
     with tempfile.TemporaryDirectory() as folder:
         for name, given in DEPLOYMENTS.items():
