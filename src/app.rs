@@ -16,6 +16,7 @@ use crate::models::{Models, ModelsError};
 use crate::sinks::alerts::{Alerts, AlertsSink, Ledger};
 use crate::sinks::dynamodb::DynamoDbResults;
 use crate::sinks::jsonl::{JsonlError, JsonlFile};
+use crate::sinks::retries::Retries;
 use crate::sinks::s3::S3Payloads;
 use crate::sinks::sqs::SqsDeadLetters;
 use crate::sinks::{DeadLettersSink, ResultsSink};
@@ -41,6 +42,8 @@ pub struct App {
     /// The queue that dead letters go to, if it is one.
     pub(crate) dead_letter_queue: Option<Queue>,
     pub(crate) aws: Aws,
+    /// Calls of the sinks that were made again.
+    pub(crate) retries: Retries,
     pub(crate) partial_batch: bool,
     pub(crate) log_fields: bool,
     pub(crate) deadline_reserve: Duration,
@@ -71,6 +74,7 @@ impl App {
     /// [`StartError`] names the variable, the place and what is wrong with it.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let aws = Aws::new(config.s3_path_style);
+        let retries = Retries::default();
         let period = Duration::from_secs(config.model_refresh_secs);
         let period = (!period.is_zero()).then_some(period);
         let models = Models::load(config.models, period, async |uri| match uri {
@@ -86,7 +90,8 @@ impl App {
                 let sink = match uri {
                     AlertsUri::Sns { topic_arn, region } => {
                         let sns = aws_sdk_sns::config::Builder::from(aws.config().await);
-                        let sns = sns.region(aws_sdk_sns::config::Region::new(region)).build();
+                        let sns = sns.region(aws_sdk_sns::config::Region::new(region));
+                        let sns = sns.interceptor(retries.clone()).build();
                         AlertsSink::Sns { client: aws_sdk_sns::Client::from_conf(sns), topic_arn }
                     }
                     AlertsUri::File(path) => {
@@ -94,10 +99,9 @@ impl App {
                     }
                 };
                 let ledger = match &config.results {
-                    ResultsUri::DynamoDb { table } => Ledger::Table {
-                        client: aws_sdk_dynamodb::Client::new(aws.config().await),
-                        table: table.clone(),
-                    },
+                    ResultsUri::DynamoDb { table } => {
+                        Ledger::Table { client: aws.dynamodb(&retries).await, table: table.clone() }
+                    }
                     ResultsUri::Nowhere | ResultsUri::File(_) => Ledger::memory(),
                 };
                 let cooldown = Duration::from_secs(config.alert_cooldown_secs);
@@ -108,9 +112,9 @@ impl App {
             _ if config.results_kept == Kept::Nothing => ResultsSink::Nowhere,
             ResultsUri::Nowhere => ResultsSink::Nowhere,
             ResultsUri::DynamoDb { table } => {
-                let client = aws_sdk_dynamodb::Client::new(aws.config().await);
-                let ttl_days = config.results_ttl_days;
-                ResultsSink::DynamoDb(DynamoDbResults::new(client, table, ttl_days))
+                let client = aws.dynamodb(&retries).await;
+                let table = DynamoDbResults::new(client, table, config.results_ttl_days);
+                ResultsSink::DynamoDb(table.counting(retries.clone()))
             }
             ResultsUri::File(path) => {
                 ResultsSink::Jsonl(JsonlFile::open(&path).map_err(StartError::Results)?)
@@ -122,12 +126,18 @@ impl App {
         };
         let dead_letters = match config.dead_letters {
             DeadLettersUri::Sqs { queue_url } => {
-                let client = aws_sdk_sqs::Client::new(aws.config().await);
+                let sqs = aws_sdk_sqs::config::Builder::from(aws.config().await);
+                let sqs = sqs.interceptor(retries.clone()).build();
+                let client = aws_sdk_sqs::Client::from_conf(sqs);
                 let s3 = match config.dead_letters_s3 {
-                    Some(place) => Some(S3Payloads::new(aws.s3().await.clone(), place)),
+                    Some(place) => {
+                        let payloads = S3Payloads::new(aws.s3().await.clone(), place);
+                        Some(payloads.counting(retries.clone()))
+                    }
                     None => None,
                 };
-                DeadLettersSink::Sqs(SqsDeadLetters::new(client, queue_url, s3))
+                let queue = SqsDeadLetters::new(client, queue_url, s3);
+                DeadLettersSink::Sqs(queue.counting(retries.clone()))
             }
             DeadLettersUri::File(path) => {
                 DeadLettersSink::Jsonl(JsonlFile::open(&path).map_err(StartError::DeadLetters)?)
@@ -141,6 +151,7 @@ impl App {
             alerts,
             dead_letter_queue,
             aws,
+            retries,
             partial_batch: config.partial_batch,
             log_fields: config.log_fields,
             deadline_reserve: Duration::from_millis(config.deadline_reserve_ms),
@@ -169,6 +180,13 @@ impl Aws {
 
     async fn config(&self) -> &SdkConfig {
         self.config.get_or_init(load_aws).await
+    }
+
+    /// A client of DynamoDB whose tries are counted.
+    async fn dynamodb(&self, retries: &Retries) -> aws_sdk_dynamodb::Client {
+        let dynamodb = aws_sdk_dynamodb::config::Builder::from(self.config().await);
+        let dynamodb = dynamodb.interceptor(retries.clone()).build();
+        aws_sdk_dynamodb::Client::from_conf(dynamodb)
     }
 
     /// The client of S3.

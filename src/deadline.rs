@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use tokio::time;
+
 /// Lambda's longest time-out, with a minute for clocks that differ. A deadline further away is not
 /// believed.
 const LONGEST_INVOCATION: Duration = Duration::from_secs(900 + 60);
@@ -25,7 +27,7 @@ pub fn from_epoch_ms(deadline_ms: u64) -> Option<Instant> {
 
 /// The instant after which no work is begun or waited for; without one, work goes on to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Until(Option<Instant>);
+pub struct Until(Option<time::Instant>);
 
 impl Until {
     /// No limit.
@@ -34,29 +36,31 @@ impl Until {
     /// The given reserve before the deadline.
     pub fn before(deadline: Option<Instant>, reserve: Duration) -> Self {
         // Earlier than the clock can say is long past.
-        Self(deadline.map(|at| at.checked_sub(reserve).unwrap_or_else(Instant::now)))
+        let until =
+            |at: Instant| at.checked_sub(reserve).map_or_else(time::Instant::now, Into::into);
+        Self(deadline.map(until))
     }
 
     /// So long from now, or as long as there is, whichever is less.
     pub fn within(self, limit: Duration) -> Self {
-        let soon = Instant::now() + limit;
+        let soon = time::Instant::now() + limit;
         Self(Some(self.0.map_or(soon, |at| at.min(soon))))
     }
 
     /// Half of the time that is left, so that what comes after has as much.
     pub fn half(self) -> Self {
-        let now = Instant::now();
+        let now = time::Instant::now();
         Self(self.0.map(|at| now + at.saturating_duration_since(now) / 2))
     }
 
     /// True if there is time until an instant and beyond.
     pub fn is_after(self, instant: Instant) -> bool {
-        self.0.is_none_or(|at| at > instant)
+        self.0.is_none_or(|at| at > instant.into())
     }
 
     /// True when nothing more may be begun.
     pub fn is_over(self) -> bool {
-        self.0.is_some_and(|at| at <= Instant::now())
+        self.0.is_some_and(|at| at <= time::Instant::now())
     }
 
     /// Waits for a piece of work; `None` if it is not done in time, and then it is dropped. Nothing
@@ -65,7 +69,7 @@ impl Until {
         match self.0 {
             _ if self.is_over() => None,
             None => Some(work.await),
-            Some(at) => tokio::time::timeout_at(at.into(), work).await.ok(),
+            Some(at) => time::timeout_at(at, work).await.ok(),
         }
     }
 }
@@ -100,21 +104,28 @@ mod tests {
 
     #[test]
     fn a_plausible_deadline_is_kept_and_any_other_is_none() {
-        let left = from_epoch_ms(epoch_ms_in(30_000)).expect("plausible") - Instant::now();
-        assert!((29_000..=30_001).contains(&left.as_millis()), "{left:?}");
+        let before = Instant::now();
+        let deadline = from_epoch_ms(epoch_ms_in(30_000)).expect("plausible");
+        let (half_a_minute, took) = (Duration::from_secs(30), before.elapsed());
+        let slack = took + Duration::from_millis(2);
+        assert!(deadline <= before + half_a_minute + slack, "{deadline:?}, {before:?}");
+        assert!(deadline >= before + half_a_minute - slack, "{deadline:?}, {before:?}");
         for nonsense in [0, 600_000, epoch_ms_in(-5), epoch_ms_in(3_600_000), u64::MAX] {
             assert_eq!(from_epoch_ms(nonsense), None, "{nonsense}");
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn work_stops_a_reserve_before_the_deadline() {
-        let deadline = Instant::now() + Duration::from_millis(120);
-        let until = Until::before(Some(deadline), Duration::from_millis(60));
+        let (start, minute) = (time::Instant::now(), Duration::from_secs(60));
+        let until = Until::before(Some((start + minute).into_std()), Duration::from_secs(20));
         assert!(!until.is_over());
         assert_eq!(until.limit(async { 7 }).await, Some(7));
         assert_eq!(until.limit(std::future::pending::<()>()).await, None);
-        assert!(until.is_over() && Instant::now() < deadline);
+        // The clock goes on by itself when all wait, to a millisecond.
+        let stopped = start.elapsed();
+        assert!((40_000..=40_001).contains(&stopped.as_millis()), "{stopped:?}");
+        assert!(until.is_over());
         assert_eq!(until.limit(async { 7 }).await, None, "nothing is begun after it");
         assert_eq!(Until::FOREVER.limit(async { 7 }).await, Some(7));
     }

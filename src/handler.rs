@@ -18,6 +18,8 @@ mod tests;
 use std::error::Error;
 use std::time::Instant;
 
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::SdkError;
 use lambda_runtime::Diagnostic;
 use sawlog_model::DimensionError;
 use serde_json::value::RawValue;
@@ -151,6 +153,7 @@ impl App {
             report.event_bytes = event.get().len();
             report.model_age = self.models.age();
             report.checks = self.models.take_counts();
+            report.sink_retries = self.retries.take();
             report.total = started.elapsed();
         }
         match &result {
@@ -312,6 +315,13 @@ fn report_of(result: &mut Result<Handled, HandlerError>) -> Option<&mut BatchRep
         Err(HandlerError::Incomplete { report }) => Some(report),
         Err(_) => None,
     }
+}
+
+/// The status of the answer that made a call of AWS fail, ` (HTTP 503)`; empty if there was no answer. A
+/// service in trouble often says nothing else.
+pub(crate) fn status_of<E>(error: &SdkError<E>) -> String {
+    let status = |answer: &HttpResponse| format!(" (HTTP {})", answer.status().as_u16());
+    error.raw_response().map(status).unwrap_or_default()
 }
 
 /// An error with its causes on one line, leaving out a cause whose text is in the one above already.

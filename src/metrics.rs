@@ -97,6 +97,7 @@ impl Metrics {
             ("AlertsSent", report.alerts.sent),
             ("AlertsHeldBack", report.alerts.held_back),
             ("AlertsFailed", report.alerts.failed),
+            ("SinkRetries", report.sink_retries),
             ("ColdStart", usize::from(cold_start)),
         ] {
             put(name, "Count", count.into());
@@ -224,6 +225,7 @@ mod tests {
         report.model_age = Some(Duration::from_secs(90));
         report.checks = CheckCounts { replaced: 1, refused: 2, failed: 3 };
         report.alerts = AlertCounts { sent: 4, held_back: 5, failed: 6 };
+        report.sink_retries = 7;
         report.scores.extend(scores);
         report
     }
@@ -260,6 +262,7 @@ mod tests {
             ("AlertsSent", json!(4)),
             ("AlertsHeldBack", json!(5)),
             ("AlertsFailed", json!(6)),
+            ("SinkRetries", json!(7)),
             ("ScoreMs", json!(1.5)),
             ("ModelAgeSecs", json!(90)),
             ("model", json!("5f0c")),

@@ -9,6 +9,7 @@ use aws_sdk_s3::operation::get_object::GetObjectError;
 use sawlog_model::{Model, SnapshotError};
 use tokio::io::AsyncReadExt as _;
 
+use crate::handler::status_of;
 use crate::metrics::ms;
 
 /// Longest snapshot that is loaded, in bytes. A forest of 100 trees of 256 samples has under a
@@ -85,7 +86,7 @@ pub struct ModelStoreError {
 #[derive(Debug, thiserror::Error)]
 pub enum ModelFault {
     /// S3 refuses it, doesn't have it or can't be reached.
-    #[error("can't be fetched")]
+    #[error("can't be fetched{}", status_of(.0))]
     Get(#[source] Box<SdkError<GetObjectError>>),
     /// The object's bytes stopped coming.
     #[error("broke off after {got} bytes")]

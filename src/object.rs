@@ -23,6 +23,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _
 
 use crate::deadline::Until;
 use crate::event::{DecodeFault, Event, Notice, Pointer};
+use crate::handler::{chain, status_of};
 use crate::origin::Origin;
 
 /// Most lines of one piece: a batch of Kafka's.
@@ -41,7 +42,7 @@ const MAX_ZSTD_WINDOW_LOG: u32 = 25;
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectError {
     /// S3 refuses it, doesn't have it (any more) or can't be reached.
-    #[error("it can't be fetched")]
+    #[error("it can't be fetched{}", status_of(.0))]
     Get(#[source] Box<SdkError<GetObjectError>>),
     /// Its bytes stopped coming, or its compression is damaged.
     #[error("reading stopped at line {line}")]
@@ -249,7 +250,7 @@ pub(crate) async fn fetch_payload(
     let fault = |reason: &str| DecodeFault::Fetch { reason: reason.into() };
     let fetch = async {
         let get = client.get_object().bucket(&pointer.bucket).key(&pointer.key).send().await;
-        let got = get.map_err(|error| fault(&crate::handler::chain(&error)))?;
+        let got = get.map_err(|error| fault(&chain(&ObjectError::Get(Box::new(error)))))?;
         let mut bytes = Vec::new();
         let body = got.body.into_async_read().take(pointer.len + 1).read_to_end(&mut bytes).await;
         body.map_err(|error| fault(&error.to_string()))?;

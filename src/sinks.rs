@@ -10,6 +10,7 @@
 pub mod alerts;
 pub mod dynamodb;
 pub mod jsonl;
+pub mod retries;
 pub mod s3;
 pub mod sqs;
 
@@ -28,6 +29,7 @@ use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 
 use crate::deadline::Until;
+use crate::handler::status_of;
 use crate::origin::Origin;
 use crate::summary::Summary;
 use crate::verdict::Verdict;
@@ -200,16 +202,16 @@ pub enum SinkError {
         limit: usize,
     },
     /// The call to S3 failed.
-    #[error("putting its bytes in S3 failed")]
+    #[error("putting its bytes in S3 failed{}", status_of(.0))]
     S3(#[source] Arc<SdkError<PutObjectError>>),
     /// The call to DynamoDB failed.
-    #[error("writing to DynamoDB failed")]
+    #[error("writing to DynamoDB failed{}", status_of(.0))]
     DynamoDb(#[source] Arc<SdkError<BatchWriteItemError>>),
     /// The call to SQS failed.
-    #[error("sending to SQS failed")]
+    #[error("sending to SQS failed{}", status_of(.0))]
     Sqs(#[source] Arc<SdkError<SendMessageBatchError>>),
     /// The call to SNS failed.
-    #[error("publishing to SNS failed")]
+    #[error("publishing to SNS failed{}", status_of(.0))]
     Sns(#[source] Arc<SdkError<PublishError>>),
     /// It let an alert wait shortly before.
     #[error("SNS or the table didn't answer shortly before, and is not asked for a minute")]

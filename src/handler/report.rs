@@ -33,6 +33,8 @@ pub struct BatchReport {
     pub anomalies: usize,
     /// What became of the alerts about them.
     pub alerts: AlertCounts,
+    /// Calls of the sinks that were made again, by the SDK or for what was left undone.
+    pub sink_retries: usize,
     /// The event's length.
     pub event_bytes: usize,
     /// How long ago the oldest of the models in use was published, if that is known.
@@ -71,6 +73,7 @@ impl BatchReport {
             unread_objects: 0,
             anomalies: 0,
             alerts: AlertCounts::default(),
+            sink_retries: 0,
             event_bytes: 0,
             model_age: None,
             checks: CheckCounts::default(),
@@ -136,6 +139,7 @@ impl BatchReport {
             alerts_sent = self.alerts.sent,
             alerts_held_back = self.alerts.held_back,
             alerts_failed = self.alerts.failed,
+            sink_retries = self.sink_retries,
             event_bytes = self.event_bytes,
             model_age_secs = self.model_age.map(|age| age.as_secs()),
             total_ms = ms(self.total),

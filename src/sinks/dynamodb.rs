@@ -26,6 +26,7 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
 use sawlog_model::Value;
 
+use super::retries::Retries;
 use super::{MAX_ROUNDS, SinkError, Written, in_calls, make_calls, pause};
 use crate::deadline::Until;
 use crate::origin::Origin;
@@ -50,6 +51,7 @@ pub struct DynamoDbResults {
     client: Client,
     table: String,
     ttl: Ttl,
+    retries: Retries,
 }
 
 /// How long items are kept, in days; 0 for good.
@@ -88,7 +90,12 @@ struct Item {
 impl DynamoDbResults {
     /// Results into `table`, to be deleted after so many days; never if 0.
     pub fn new(client: Client, table: String, ttl_days: u32) -> Self {
-        Self { client, table, ttl: Ttl { days: ttl_days } }
+        Self { client, table, ttl: Ttl { days: ttl_days }, retries: Retries::default() }
+    }
+
+    /// Counts its rounds after the first there; the client's tries are the client's to count.
+    pub fn counting(self, retries: Retries) -> Self {
+        Self { retries, ..self }
     }
 
     /// Stores verdicts; one answer for each, in their order. Of those with the same identity one is
@@ -146,9 +153,12 @@ impl DynamoDbResults {
             if requests.is_empty() {
                 break;
             }
-            if round > 0 && pause(round - 1, until).await.is_none() {
-                fault = SinkError::OutOfTime;
-                break;
+            if round > 0 {
+                if pause(round - 1, until).await.is_none() {
+                    fault = SinkError::OutOfTime;
+                    break;
+                }
+                self.retries.count();
             }
             let call = self.client.batch_write_item().request_items(&self.table, requests).send();
             requests = match until.limit(call).await {
@@ -508,6 +518,7 @@ mod tests {
         let written = sink.store(&verdicts(&model, 0..3), Until::FOREVER).await;
         assert!(matches!(written[..], [Ok(()), Ok(()), Ok(())]), "{written:?}");
         assert_eq!(seen.try_iter().collect::<Vec<_>>(), [3, 2, 1]);
+        assert_eq!((sink.retries.take(), sink.retries.take()), (2, 0));
     }
 
     #[tokio::test]
@@ -522,8 +533,7 @@ mod tests {
         });
         let sink = DynamoDbResults::new(client(url), "results".into(), 30);
         let model = model(None);
-        let second = std::time::Instant::now() + std::time::Duration::from_secs(1);
-        let until = Until::before(Some(second), std::time::Duration::ZERO);
+        let until = Until::FOREVER.within(std::time::Duration::from_secs(5));
         let written = sink.store(&verdicts(&model, 0..60), until).await;
         let failed: Vec<usize> = (0..60).filter(|&index| written[index].is_err()).collect();
         assert_eq!(failed, [1]);

@@ -12,6 +12,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use sha2::{Digest as _, Sha256};
 
 use super::SinkError;
+use super::retries::Retries;
 use crate::config::S3Prefix;
 use crate::deadline::Until;
 
@@ -20,12 +21,19 @@ use crate::deadline::Until;
 pub struct S3Payloads {
     client: Client,
     place: S3Prefix,
+    retries: Retries,
 }
 
 impl S3Payloads {
     /// Payloads under a prefix.
     pub fn new(client: Client, place: S3Prefix) -> Self {
-        Self { client, place }
+        Self { client, place, retries: Retries::default() }
+    }
+
+    /// Counts its tries after the first there: the client, which models and objects are read with too,
+    /// does not.
+    pub fn counting(self, retries: Retries) -> Self {
+        Self { retries, ..self }
     }
 
     /// Where the payload of a record is put, as `s3://bucket/key`.
@@ -39,8 +47,9 @@ impl S3Payloads {
     /// [`SinkError`]: why it is not there.
     pub async fn put(&self, identity: &str, payload: &[u8], until: Until) -> Result<(), SinkError> {
         let call = self.client.put_object().bucket(&self.place.bucket).key(self.key(identity));
-        let call = call.body(ByteStream::from(payload.to_vec())).send();
-        match until.limit(call).await {
+        let call = call.body(ByteStream::from(payload.to_vec()));
+        let call = call.customize().interceptor(self.retries.clone());
+        match until.limit(call.send()).await {
             None => Err(SinkError::OutOfTime),
             Some(Ok(_)) => Ok(()),
             Some(Err(error)) => Err(SinkError::S3(Arc::new(error))),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
 
+use super::retries::Retries;
 use super::s3::{S3Payloads, sha256};
 use super::{DeadLetter, MAX_ROUNDS, Payload, SinkError, Written, in_calls, make_calls, pause};
 use crate::deadline::Until;
@@ -27,6 +28,7 @@ pub struct SqsDeadLetters {
     client: Client,
     queue_url: String,
     s3: Option<S3Payloads>,
+    retries: Retries,
 }
 
 /// A message on its way: its letter's index, and the body or why there is none.
@@ -40,7 +42,12 @@ struct Message {
 impl SqsDeadLetters {
     /// Dead letters into the queue, and what it has no room for into S3.
     pub fn new(client: Client, queue_url: String, s3: Option<S3Payloads>) -> Self {
-        Self { client, queue_url, s3 }
+        Self { client, queue_url, s3, retries: Retries::default() }
+    }
+
+    /// Counts its rounds after the first there; the client's tries are the client's to count.
+    pub fn counting(self, retries: Retries) -> Self {
+        Self { retries, ..self }
     }
 
     /// Sends letters; one answer for each, in their order.
@@ -110,9 +117,12 @@ impl SqsDeadLetters {
             if pending.is_empty() {
                 break;
             }
-            if round > 0 && pause(round - 1, until).await.is_none() {
-                fault = SinkError::OutOfTime;
-                break;
+            if round > 0 {
+                if pause(round - 1, until).await.is_none() {
+                    fault = SinkError::OutOfTime;
+                    break;
+                }
+                self.retries.count();
             }
             let entries = pending.iter().map(|(_, entry)| entry.clone()).collect();
             let call = self.client.send_message_batch().queue_url(&self.queue_url);
@@ -243,5 +253,6 @@ mod tests {
             "{written:?}"
         );
         assert_eq!(seen.try_iter().collect::<Vec<_>>(), ["0,1,2", "1,2"]);
+        assert_eq!(sink.retries.take(), 1);
     }
 }
