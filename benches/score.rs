@@ -73,9 +73,8 @@ fn compare(criterion: &mut Criterion, features: usize, rounds: usize) -> Vec<Str
             cpu(|| {
                 let scores = batch();
                 let flagged = queries.rows().zip(&scores).filter(|(_, score)| **score > threshold);
-                for (point, _) in flagged {
-                    black_box(forest.attribution(point).expect("its dimensions"));
-                }
+                let points = flagged.map(|(point, _)| point);
+                black_box(forest.attributions(points).expect("their dimensions"));
             })
         }),
         Work::new("one point alone", SLICE, |round| {

@@ -115,14 +115,17 @@ impl Points {
             .map_err(|_| DimensionError { expected, got })?;
         let mut scores = Array1::zeros(points.nrows());
         model.forest().score_batch(points, scores.view_mut())?;
-        let mut scored = scores.into_iter().zip(self.rows.chunks_exact(dimensions));
+        let scored = || scores.iter().copied().zip(self.rows.chunks_exact(dimensions));
+        let is_anomaly = |score: f32| score.is_finite() && verdict::is_anomaly(model, score);
+        let anomalies = scored().filter(|(score, _)| is_anomaly(*score)).map(|(_, point)| point);
+        let mut explained = model.explain_batch(anomalies)?.into_iter();
+        let mut scored = scored().map(|(score, _)| score);
         let mut out = Vec::with_capacity(self.records.len());
         for record in self.records {
             out.push(match record {
                 Ok(values) => match scored.next() {
-                    Some((score, point)) if score.is_finite() => {
-                        let anomaly = verdict::is_anomaly(model, score);
-                        let attribution = anomaly.then(|| model.explain(point)).transpose()?;
+                    Some(score) if score.is_finite() => {
+                        let attribution = is_anomaly(score).then(|| explained.next()).flatten();
                         Ok(Scored { score, values, attribution })
                     }
                     _ => Err(Unscorable::NotFinite),

@@ -41,30 +41,54 @@ impl Forest {
     /// # Errors
     /// [`DimensionError`] for another number of coordinates than [`Forest::dimensions`].
     pub fn attribution(&self, point: &[f32]) -> Result<Attribution, DimensionError> {
-        self.check_dimensions(point.len())?;
-        // As wide as half a box is: entries of dimensions that there aren't stay 0.
-        let mut sum = Attribution::zero(self.half);
+        let mut one = self.attributions([point])?;
+        Ok(one.pop().unwrap_or_else(|| Attribution::zero(self.dimensions)))
+    }
+
+    /// The same of several points, one entry each in their order: each is as it would be alone, and
+    /// together they take less time, since they go through a tree while it is in the near caches.
+    ///
+    /// # Errors
+    /// [`DimensionError`] for another number of coordinates than [`Forest::dimensions`].
+    pub fn attributions<'p>(
+        &self,
+        points: impl IntoIterator<Item = &'p [f32]>,
+    ) -> Result<Vec<Attribution>, DimensionError> {
+        let mut sums = Vec::new();
+        let mut rows: Vec<f32> = Vec::new();
+        for point in points {
+            self.check_dimensions(point.len())?;
+            // As wide as half a box is: entries of dimensions that there aren't stay 0.
+            sums.push(Attribution::zero(self.half));
+            rows.extend(point);
+            rows.resize(sums.len() * self.half, 0.0);
+        }
         let mut part = Attribution::zero(self.half);
-        let mut row = point.to_vec();
-        row.resize(self.half, 0.0);
         let mut scratch = Scratch::new(2 * self.half);
         with_vectors(
             #[inline(always)]
             || {
                 for tree in &self.trees {
-                    self.tree_attribution(tree, &row, &mut part, &mut scratch);
                     let factor = normaliser(tree.mass);
-                    let parts = sum.entries().zip(part.entries());
-                    parts.for_each(|(sum, part)| *sum += *part * factor);
+                    for (row, sum) in rows.chunks_exact(self.half).zip(&mut sums) {
+                        self.tree_attribution(tree, row, &mut part, &mut scratch);
+                        // Two loops, because a zip of chains is no loop that becomes vectors.
+                        let high = sum.high.iter_mut().zip(&part.high);
+                        high.for_each(|(sum, part)| *sum += part * factor);
+                        let low = sum.low.iter_mut().zip(&part.low);
+                        low.for_each(|(sum, part)| *sum += part * factor);
+                    }
                 }
             },
         );
         let trees = as_f64(self.trees.len().max(1));
-        // Below 0 only by the rounding error that `blend` speaks of.
-        sum.entries().for_each(|entry| *entry = (*entry / trees).max(0.0));
-        sum.high.truncate(self.dimensions);
-        sum.low.truncate(self.dimensions);
-        Ok(sum)
+        for sum in &mut sums {
+            // Below 0 only by the rounding error that `blend` speaks of.
+            sum.entries().for_each(|entry| *entry = (*entry / trees).max(0.0));
+            sum.high.truncate(self.dimensions);
+            sum.low.truncate(self.dimensions);
+        }
+        Ok(sums)
     }
 
     /// One tree's part, before its factor. `row` is the point, as wide as half a box.

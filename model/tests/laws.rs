@@ -282,6 +282,18 @@ proptest! {
     }
 
     #[test]
+    fn an_attribution_does_not_depend_on_its_batch(
+        seed: u64, count in 2_usize..60, dimensions in 1_usize..20,
+    ) {
+        let rows = cloud(count, dimensions, seed);
+        let forest = forest(&rows[..count.div_ceil(2)], 10, seed);
+        let alone: Vec<_> =
+            rows.iter().map(|row| forest.attribution(row).expect("its dimensions")).collect();
+        let together = forest.attributions(rows.iter().map(Vec::as_slice));
+        prop_assert_eq!(alone, together.expect("their dimensions"));
+    }
+
+    #[test]
     fn the_order_of_rows_makes_no_difference(
         seed: u64, order in orders(2_usize..50), dimensions in 1_usize..5, distinct in 1_usize..50,
     ) {

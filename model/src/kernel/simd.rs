@@ -110,27 +110,57 @@ unsafe fn add_all<const V: usize, const D: usize>(
         }
         // One point in eight trees: what is left of a batch, or all of a small one.
         for (sum, row) in rest.iter_mut().zip(rest_rows.chunks_exact(width)) {
-            let row = row.as_ptr();
-            for trees in kernel.trees.chunks(LANES) {
-                // Lanes without a tree go through the first again, for nothing.
-                let each = std::array::from_fn(|lane| trees.get(lane).unwrap_or(&trees[0]));
-                let lanes = Trees {
-                    trees: each,
-                    blocks: each.map(|tree| kernel.blocks.as_ptr().add(tree.block)),
-                    boxes: each.map(|tree| forest.boxes.as_ptr().add(tree.leaf * width)),
-                    leaf_points: each.map(|tree| forest.points.as_ptr().add(tree.leaf * width / 2)),
-                    row,
+            for trees in kernel.trees.chunks(LANES * AHEAD) {
+                let sets = || {
+                    let of = |trees| Trees::new(kernel, forest, trees, row.as_ptr(), width);
+                    trees.chunks(LANES).map(move |trees| (trees, of(trees)))
                 };
-                let steps = trees.iter().map(|tree| tree.steps).max().unwrap_or(0);
-                let leaves = descend::<V>(&lanes, steps, width);
-                let scores = as_array(climb::<V>(kernel, &lanes, &leaves, width));
-                // One after the other and fused, as `add` does.
-                for (tree, score) in trees.iter().zip(scores) {
-                    *sum = score.mul_add(tree.factor, *sum);
+                // All the ways down first, so that what the ways up will read is known early.
+                let mut leaves = [[0; LANES]; AHEAD];
+                for ((trees, lanes), leaves) in sets().zip(&mut leaves) {
+                    let steps = trees.iter().map(|tree| tree.steps).max().unwrap_or(0);
+                    *leaves = descend::<V>(&lanes, steps, width);
+                    for (lane, &leaf) in leaves.iter().enumerate() {
+                        prefetch(kernel.paths.as_ptr().add(lanes.tree(lane).leaf + leaf as usize));
+                        prefetch(lanes.leaf_points(lane).add(leaf as usize * width / 2));
+                    }
+                }
+                let mut ahead = sets().zip(&leaves);
+                let mut fetch_boxes = || {
+                    let Some(((_, lanes), leaves)) = ahead.next() else { return };
+                    for (lane, &leaf) in leaves.iter().enumerate() {
+                        let path = lanes.tree(lane).leaf + leaf as usize;
+                        for &offset in &kernel.paths.get_unchecked(path).boxes {
+                            for at in (0..width).step_by(LINE) {
+                                prefetch(lanes.boxes(lane).add(offset as usize + at));
+                            }
+                        }
+                    }
+                };
+                fetch_boxes();
+                for ((trees, lanes), leaves) in sets().zip(&leaves) {
+                    fetch_boxes();
+                    let scores = as_array(climb::<V>(kernel, &lanes, leaves, width));
+                    // One after the other and fused, as `add` does.
+                    for (tree, score) in trees.iter().zip(scores) {
+                        *sum = score.mul_add(tree.factor, *sum);
+                    }
                 }
             }
         }
     }
+}
+
+/// Sets of eight trees that a single point goes down through before it climbs in the first of them.
+const AHEAD: usize = 16;
+/// Floats of a line of the cache.
+const LINE: usize = 16;
+
+/// Asks for the line of the cache at an address, which may be any, and waits for nothing.
+#[inline(always)]
+fn prefetch<T>(at: *const T) {
+    // SAFETY: a hint; it reads nothing that could be seen.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
 }
 
 /// Adds what a tree says of up to eight points.
@@ -327,6 +357,33 @@ struct Trees<'k> {
     boxes: [*const f32; LANES],
     leaf_points: [*const f32; LANES],
     row: *const f32,
+}
+
+impl<'k> Trees<'k> {
+    /// Of one to eight trees; lanes without one go through the first again, for nothing.
+    ///
+    /// # Safety
+    /// Trees of the kernel, which is the forest's, as `width` is that of its boxes.
+    #[inline(always)]
+    unsafe fn new(
+        kernel: &Kernel,
+        forest: &Forest,
+        trees: &'k [KernelTree],
+        row: *const f32,
+        width: usize,
+    ) -> Self {
+        let trees = std::array::from_fn(|lane| trees.get(lane).unwrap_or(&trees[0]));
+        // SAFETY: a tree's first block, box and leaf are in their arrays.
+        unsafe {
+            Self {
+                trees,
+                blocks: trees.map(|tree| kernel.blocks.as_ptr().add(tree.block)),
+                boxes: trees.map(|tree| forest.boxes.as_ptr().add(tree.leaf * width)),
+                leaf_points: trees.map(|tree| forest.points.as_ptr().add(tree.leaf * width / 2)),
+                row,
+            }
+        }
+    }
 }
 
 impl Lanes for Trees<'_> {
