@@ -188,7 +188,7 @@ fn as_array(vector: __m256) -> [f32; LANES] {
 
 /// Points from which on it is worth to sort them by their leaf: then those that see the same boxes
 /// follow one another.
-const SORT_FROM: usize = 512;
+const SORT_FROM: usize = 1024;
 
 /// The points of a chunk by the leaf that they fall on.
 struct Order {
