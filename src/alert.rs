@@ -143,7 +143,15 @@ impl<'a> Alert<'a> {
             )?;
         }
         if let Some(first) = self.anomalies.first() {
-            writeln!(out, "\nRecord 1 is {}, scored by model {}.", first.id(), first.model_id())?;
+            write!(out, "\nRecord 1 is {}, scored by ", first.id())?;
+            let model = first.model_id().unwrap_or("none");
+            match (first.endpoint(), first.exception()) {
+                (Some(endpoint), Some(by)) => {
+                    writeln!(out, "endpoint {endpoint}: model {model} is {}.", by.reason)?;
+                }
+                (_, Some(by)) => writeln!(out, "model {model}, which is {}.", by.reason)?,
+                (_, None) => writeln!(out, "model {model}.")?,
+            }
         }
         Ok(())
     }
@@ -185,7 +193,8 @@ struct Unusual<'a> {
     threshold: Option<f64>,
     times_threshold: Option<f64>,
     because: Vec<Because<'a>>,
-    model: &'a str,
+    model: Option<&'a str>,
+    scorer: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -222,6 +231,7 @@ impl<'a> Unusual<'a> {
             times_threshold: times_threshold(verdict),
             because: because.collect(),
             model: verdict.model_id(),
+            scorer: verdict.scorer(),
         }
     }
 }
@@ -242,7 +252,7 @@ fn by_excess(a: &Verdict<'_>, b: &Verdict<'_>) -> Ordering {
 /// A verdict's features that matter most, the greatest share first.
 fn features<'a>(verdict: &'a Verdict<'a>) -> Vec<(&'a str, &'a Value, &'a Fitted, Share)> {
     let Some(shares) = verdict.attribution() else { return Vec::new() };
-    let fitted = verdict.model().features().fitted();
+    let fitted = verdict.fitted();
     let mut features: Vec<_> = verdict
         .features()
         .zip(fitted)
@@ -403,6 +413,7 @@ mod tests {
         ];
         let scored = Scored {
             score,
+            by: crate::trust::By::local(model),
             values: vec![Value::Number(ms), Value::Category(path.into())],
             attribution: Some(attribution),
         };
@@ -479,6 +490,7 @@ Record 1 is kafka/orders/3/12346, scored by model {}.
                      "words": "path \"/1\" is rare here"},
                 ],
                 "model": model.id(),
+                "scorer": "local",
             }],
             "text": null,
         });

@@ -6,13 +6,14 @@ use std::time::Duration;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
-use sawlog_model::Model;
+use sawlog_model::{Features, Model, SpecError, ValidSpec};
 use tokio::sync::OnceCell;
 
-use crate::config::{AlertsUri, Config, DeadLettersUri, Kept, ModelUri, ResultsUri};
+use crate::config::{AlertsUri, Config, DeadLettersUri, Kept, ModelUri, ResultsUri, RowKind};
+use crate::endpoint::{Endpoint, ValuesFault, value_features};
 use crate::event::Queue;
-use crate::model_store::ModelStore;
-use crate::models::{Models, ModelsError};
+use crate::model_store::{ModelStore, ModelStoreError, fetch_text};
+use crate::models::{Held, Models, ModelsError};
 use crate::sinks::alerts::{Alerts, AlertsSink, Ledger};
 use crate::sinks::dynamodb::DynamoDbResults;
 use crate::sinks::jsonl::{JsonlError, JsonlFile};
@@ -20,6 +21,7 @@ use crate::sinks::retries::Retries;
 use crate::sinks::s3::S3Payloads;
 use crate::sinks::sqs::SqsDeadLetters;
 use crate::sinks::{DeadLettersSink, ResultsSink};
+use crate::trust::{Fallback, Trust};
 
 /// A connection within a region stands in milliseconds; after two seconds it won't.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -30,10 +32,16 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// Tries of a call that fails as a whole.
 const MAX_ATTEMPTS: u32 = 3;
 
+/// Longest specification that is read, in bytes: 10,000 features of 100 bytes each.
+const MAX_SPEC_LEN: u64 = 1 << 20;
+
 /// A function that is ready to be invoked. One serves any number of invocations at the same time.
 #[derive(Debug)]
 pub struct App {
     pub(crate) models: Models,
+    pub(crate) trust: Trust,
+    /// None: the function is on its own.
+    pub(crate) endpoint: Option<Arc<Endpoint>>,
     pub(crate) results: ResultsSink,
     pub(crate) results_kept: Kept,
     pub(crate) dead_letters: DeadLettersSink,
@@ -55,6 +63,24 @@ pub enum StartError {
     /// A model can't be had.
     #[error(transparent)]
     Models(#[from] ModelsError),
+    /// The specification can't be fetched.
+    #[error("FEATURES_URI")]
+    FeaturesStore(#[source] ModelStoreError),
+    /// It is none.
+    #[error("FEATURES_URI")]
+    Spec(#[source] SpecError),
+    /// Records of it are no rows of values.
+    #[error("FEATURES_URI")]
+    Features(#[source] ValuesFault),
+    /// Records of a model are no rows of values.
+    #[error("ENDPOINT_ROWS=values, model {id}")]
+    Values {
+        /// The model's id.
+        id: String,
+        /// Why.
+        #[source]
+        source: ValuesFault,
+    },
     /// The results' file can't be used.
     #[error("RESULTS_URI")]
     Results(#[source] JsonlError),
@@ -77,13 +103,33 @@ impl App {
         let retries = Retries::default();
         let period = Duration::from_secs(config.model_refresh_secs);
         let period = (!period.is_zero()).then_some(period);
-        let models = Models::load(config.models, period, async |uri| match uri {
+        let store = async |uri| match uri {
             ModelUri::S3 { bucket, key } => {
                 ModelStore::S3 { client: aws.s3().await.clone(), bucket, key }
             }
             ModelUri::File(path) => ModelStore::File(path),
-        });
-        let models = models.await?;
+        };
+        let without_model = match config.features {
+            Some(uri) if config.fallback.missing == Fallback::Endpoint => {
+                Some(fetch_features(&store(uri).await).await?)
+            }
+            _ => None,
+        };
+        let models = Models::load(config.models, period, without_model, store).await?;
+        let endpoint = match config.endpoint {
+            Some(endpoint) => Some(Arc::new(Endpoint::new(aws.config().await, endpoint))),
+            None => None,
+        };
+        if endpoint.as_ref().is_some_and(|it| it.config().rows == RowKind::Values) {
+            for model in models.loaded() {
+                let features = model.features();
+                if let Err(source) = value_features(features.spec(), Some(features.fitted())) {
+                    return Err(StartError::Values { id: model.id().to_owned(), source });
+                }
+            }
+        }
+        let max_age = config.model_max_age_secs.map(Duration::from_secs);
+        let trust = Trust::new(config.fallback, max_age, endpoint.as_deref());
         let alerts = match config.alerts {
             None => None,
             Some(uri) => {
@@ -145,6 +191,8 @@ impl App {
         };
         Ok(Self {
             models,
+            trust,
+            endpoint,
             results,
             results_kept: config.results_kept,
             dead_letters,
@@ -159,10 +207,30 @@ impl App {
     }
 
     /// The model that the next records of a topic are scored with; `None` if `MODEL_URI` names none
-    /// for it.
+    /// for it, or it is missing.
     pub fn model_for(&self, topic: &str) -> Option<Arc<Model>> {
+        match self.held_for(topic)? {
+            Held::Model { model, .. } => Some(model),
+            Held::Missing { .. } => None,
+        }
+    }
+
+    /// What the next records of a topic are read by; `None` if `MODEL_URI` names no model for it.
+    pub(crate) fn held_for(&self, topic: &str) -> Option<Held> {
         self.models.of(topic)
     }
+
+    /// The name of the endpoint, if there is one.
+    pub(crate) fn endpoint_name(&self) -> Option<&str> {
+        self.endpoint.as_ref().map(|endpoint| endpoint.config().name.as_str())
+    }
+}
+
+/// The features of a specification, as rows of values.
+async fn fetch_features(store: &ModelStore) -> Result<Features, StartError> {
+    let text = fetch_text(store, MAX_SPEC_LEN).await.map_err(StartError::FeaturesStore)?;
+    let spec = ValidSpec::from_toml(&text).map_err(StartError::Spec)?;
+    value_features(&spec, None).map_err(StartError::Features)
 }
 
 /// The clients' settings and the clients that several have, each made when it is first asked for.

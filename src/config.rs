@@ -15,6 +15,9 @@
 //! | `MODEL_REFRESH_SECS` | 0 to 86400: how often a warm function looks for a new model; 0 is never | `300` |
 //! | `PARTIAL_BATCH` | `true` or `false`: answer with the records that failed, instead of failing the whole batch. The mapping must have `ReportBatchItemFailures`, for Kafka in provisioned mode | `false` |
 //! | `LOG_FIELDS` | `true` or `false`: log anomalies with their features, and let libraries log below INFO, where they quote records | `false` |
+//! | `MODEL_MAX_AGE_SECS` | 1 to 315360000: age beyond which a model is stale | never |
+//! | `FALLBACK` | `endpoint`, `local` or `fail`: what is done when a model can't be trusted; or by reason | `stale=endpoint,missing=endpoint,suspect=local` |
+//! | `FEATURES_URI` | `s3://bucket/key` or `file:///path` of a specification, by which records are read while their model is missing | a missing model fails the cold start |
 //! | `ENDPOINT_NAME` | a SageMaker endpoint that stands in for a model that can't be trusted | none |
 //! | `ENDPOINT_VARIANT` | the variant of it that is called | by weight |
 //! | `ENDPOINT_FORMAT` | `csv` or `json`: how rows are written | `csv` |
@@ -50,6 +53,8 @@ use std::path::PathBuf;
 pub use endpoint::{EndpointConfig, RowFormat, RowKind};
 pub use forms::Refused;
 use forms::{Flag, number, optional, required};
+
+use crate::trust::Policy;
 
 /// Work stops this long before the deadline unless said otherwise: enough for calls in flight to be
 /// dropped and 10,000 outcomes to be answered.
@@ -103,6 +108,12 @@ pub struct Config {
     pub alert_cooldown_secs: u64,
     /// The SageMaker endpoint that stands in for a model, if there is one.
     pub endpoint: Option<EndpointConfig>,
+    /// What is done when a model can't be trusted.
+    pub fallback: Policy,
+    /// Age of a model, in seconds since it was published, beyond which it is stale; none for never.
+    pub model_max_age_secs: Option<u64>,
+    /// Where the specification is by which records are read while their model is missing.
+    pub features: Option<ModelUri>,
     /// True to answer with the records that failed, instead of failing the invocation.
     pub partial_batch: bool,
     /// True to log anomalies with their features.
@@ -216,6 +227,14 @@ pub enum ConfigError {
         /// What it may be.
         expected: &'static str,
     },
+    /// Set, and of no use without others.
+    #[error("environment variable {name} is set, which needs {needs}")]
+    Needs {
+        /// The variable.
+        name: &'static str,
+        /// What it needs.
+        needs: &'static str,
+    },
     /// Set to something else.
     #[error("environment variable {name} is `{value}`; expected {expected}")]
     Malformed {
@@ -255,6 +274,7 @@ impl Config {
         };
         let dead_letters = required("DEAD_LETTERS_URI", &get)?;
         let default = Self::new(models, results, dead_letters);
+        let endpoint = EndpointConfig::from_vars(&get)?;
         Ok(Self {
             dead_letters_s3: optional("DEAD_LETTERS_S3_URI", &get)?,
             alerts: optional("ALERTS_URI", &get)?,
@@ -287,7 +307,10 @@ impl Config {
                 default.results_ttl_days,
                 &get,
             )?,
-            endpoint: EndpointConfig::from_vars(&get)?,
+            fallback: optional("FALLBACK", &get)?.unwrap_or_default(),
+            model_max_age_secs: endpoint::model_max_age_secs(&get)?,
+            features: endpoint::features_uri(endpoint.as_ref(), &get)?,
+            endpoint,
             partial_batch: optional("PARTIAL_BATCH", &get)?.is_some_and(|Flag(flag)| flag),
             log_fields: optional("LOG_FIELDS", &get)?.is_some_and(|Flag(flag)| flag),
             deadline_reserve_ms: number(
@@ -320,6 +343,9 @@ impl Config {
             alert_max_anomalies: ALERT_MAX_ANOMALIES,
             alert_cooldown_secs: ALERT_COOLDOWN_SECS,
             endpoint: None,
+            fallback: Policy::default(),
+            model_max_age_secs: None,
+            features: None,
             partial_batch: false,
             log_fields: false,
             deadline_reserve_ms: DEADLINE_RESERVE_MS,

@@ -5,6 +5,7 @@
 //! why there is none, in the rows' order.
 //!
 //! - `rows` puts rows into requests of a bounded size, of which a bounded number is under way.
+//! - `values` makes rows of records' own values, where points won't do.
 //! - `answer` reads what comes back, and refuses what isn't one finite score a row.
 //! - `retry` decides what is done about a call that failed.
 //! - `breaker` leaves an endpoint alone that failed again and again.
@@ -17,6 +18,7 @@ mod breaker;
 mod pace;
 mod retry;
 mod rows;
+mod values;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -43,6 +45,7 @@ use crate::deadline::Until;
 pub use answer::AnswerFault;
 pub use breaker::BreakerState;
 pub use retry::{Refusal, Retry};
+pub use values::{ValuesFault, value_features};
 
 use breaker::Breaker;
 use pace::Pace;
@@ -106,6 +109,9 @@ pub enum EndpointFault {
         /// The greatest length.
         limit: usize,
     },
+    /// Records of these features can't be sent as the endpoint's rows.
+    #[error(transparent)]
+    Values(#[from] ValuesFault),
     /// It answered that it won't, or can't.
     #[error("the endpoint answered {0}")]
     Refused(Refusal),
@@ -121,7 +127,9 @@ impl EndpointFault {
     /// What is done about it; `None` if no call was made.
     pub fn retry(&self) -> Option<Retry> {
         match self {
-            Self::NotAsked { .. } | Self::NotFinite | Self::RowTooLong { .. } => None,
+            Self::NotAsked { .. } | Self::NotFinite | Self::RowTooLong { .. } | Self::Values(_) => {
+                None
+            }
             Self::OutOfTime => Some(Retry::After(None)),
             Self::Refused(refusal) => Some(refusal.retry(None)),
             Self::Unanswered(error) => Some(unanswered(error)),

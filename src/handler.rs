@@ -11,6 +11,7 @@
 mod any_event;
 mod batch;
 mod direct;
+mod judge;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -27,13 +28,15 @@ use serde_json::value::RawValue;
 use crate::app::App;
 use crate::config::Kept;
 use crate::deadline::Until;
+use crate::endpoint::EndpointFault;
 use crate::event::{
     DecodeFault, Event, EventError, Invocation, MAX_DECODED_LEN, Notice, RequestError,
 };
-use crate::models::Chosen;
+use crate::models::{Chosen, Held};
 use crate::object::{self, Object};
 use crate::response::{self, Response};
 use crate::sinks::SinkError;
+use crate::trust::Reason;
 use crate::verdict::Verdict;
 
 use batch::{Batch, Judged, Sorted};
@@ -73,6 +76,15 @@ pub enum Failure {
     /// It could not be read now.
     #[error(transparent)]
     Unread(DecodeFault),
+    /// Its model is missing, and the endpoint gave no score.
+    #[error("there is no model to score it")]
+    NotScored(#[source] EndpointFault),
+    /// Its model can't be trusted, and nobody else is to score it.
+    #[error("its model is {reason}, and FALLBACK lets nobody score it")]
+    NotTrusted {
+        /// Why it can't.
+        reason: Reason,
+    },
     /// It is poison, and came from the queue that dead letters go to: sent there once more it would go
     /// round for ever, and each time as new. Failed, it stays there, and the queue counts its receipts.
     #[error("it is poison still, and stays in the dead-letter queue: {reason}")]
@@ -154,6 +166,10 @@ impl App {
             report.model_age = self.models.age();
             report.checks = self.models.take_counts();
             report.sink_retries = self.retries.take();
+            if let Some(endpoint) = &self.endpoint {
+                report.calls = endpoint.take_counts();
+                report.breaker = Some(endpoint.breaker());
+            }
             report.total = started.elapsed();
         }
         match &result {
@@ -222,8 +238,8 @@ impl App {
         };
         loop {
             let started = Instant::now();
-            let model = self.model_for(&notice.bucket);
-            let features = model.as_ref().map(|model| model.features());
+            let held = self.held_for(&notice.bucket);
+            let features = held.as_ref().map(Held::features);
             let event = match object.next_piece(features, until).await {
                 Ok(Some(event)) => event,
                 Ok(None) => return Ok(true),
@@ -247,26 +263,27 @@ impl App {
         until: Until,
     ) -> Result<(Vec<Outcome>, BatchReport), HandlerError> {
         let topics = event.records.iter().map(|record| record.origin.topic());
-        let models = Chosen::new(topics, |topic| self.model_for(topic));
+        let models = Chosen::new(topics, |topic| self.held_for(topic));
         let mut batch = Batch::new(&models, event);
         batch.is_redriven = event.queue.is_some() && event.queue == self.dead_letter_queue;
-        // There is no way to stop in the middle of the scores, so it is asked before.
+        // There is no way to stop in the middle of local scores, so it is asked before.
         if until.is_over() {
             return Ok(batch.finish());
         }
-        let judged = batch.score()?;
+        let judged = batch.score(self, until).await?;
         Ok(self.write(batch, judged, until).await)
     }
 
     /// Stores verdicts and sends dead letters.
     async fn write<'a>(
-        &self,
+        &'a self,
         mut batch: Batch<'a>,
         judged: Vec<Judged<'a>>,
         until: Until,
     ) -> (Vec<Outcome>, BatchReport) {
         let started = Instant::now();
-        let Sorted { verdicts, rest, mut scores, letters } = batch.sort(judged, self.results_kept);
+        let Sorted { verdicts, rest, mut scores, letters } =
+            batch.sort(judged, self.results_kept, self.endpoint_name());
         if self.log_fields {
             log_anomalies(&verdicts.entries);
         }

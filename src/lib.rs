@@ -20,7 +20,8 @@
 //! - [`alert`] is what a person on call is told of the anomalies that are stored.
 //! - [`response`] turns the outcomes into the answer that the event source expects.
 //!
-//! - [`endpoint`] is a SageMaker endpoint that stands in where the local model can't be trusted.
+//! - [`trust`] says whether the local model can be trusted with a batch, and who scores it if not.
+//! - [`endpoint`] is the SageMaker endpoint that stands in for it then.
 //!
 //! Only [`handler`] knows the whole way. [`config`] and [`app`] are the cold start, with
 //! [`models`] and [`model_store`], which choose and fetch the models, and [`model_slot`], which keeps
@@ -50,6 +51,7 @@ pub mod response;
 pub mod scorer;
 pub mod sinks;
 pub mod summary;
+pub mod trust;
 pub mod verdict;
 
 pub use app::App;

@@ -23,7 +23,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 
+use crate::endpoint::BreakerState;
 use crate::handler::{BatchReport, Handled, HandlerError};
+use crate::trust::Reason;
 
 /// Where metrics are filed unless `POWERTOOLS_METRICS_NAMESPACE` says otherwise.
 const NAMESPACE: &str = "Sawlog";
@@ -94,6 +96,11 @@ impl Metrics {
             ("Answered", report.answered),
             ("UnreadObjects", report.unread_objects),
             ("Anomalies", report.anomalies),
+            ("ScoredByEndpoint", report.by_endpoint),
+            ("Degraded", report.degraded),
+            ("ModelStale", usize::from(matches!(report.reason, Reason::Stale { .. }))),
+            ("ModelMissing", usize::from(report.reason == Reason::Missing)),
+            ("ModelSuspect", usize::from(report.reason == Reason::Suspect)),
             ("AlertsSent", report.alerts.sent),
             ("AlertsHeldBack", report.alerts.held_back),
             ("AlertsFailed", report.alerts.failed),
@@ -119,6 +126,17 @@ impl Metrics {
         ] {
             put(name, "Milliseconds", ms(duration).into());
         }
+        if let Some(breaker) = report.breaker {
+            for (name, count) in [
+                ("EndpointCalls", report.calls.calls),
+                ("EndpointFailed", report.calls.failed),
+                ("EndpointNotAsked", report.calls.not_asked),
+                ("EndpointBreakerOpen", u64::from(breaker != BreakerState::Closed)),
+            ] {
+                put(name, "Count", count.into());
+            }
+            put("EndpointMs", "Milliseconds", ms(report.endpoint).into());
+        }
         if let Some(age) = report.model_age {
             put("ModelAgeSecs", "Seconds", age.as_secs().into());
         }
@@ -141,6 +159,11 @@ impl Metrics {
         line.insert("service".to_owned(), self.service.as_str().into());
         line.insert("Source".to_owned(), report.source.to_string().into());
         line.insert("model".to_owned(), report.model.as_str().into());
+        line.insert("scorer".to_owned(), report.scorer().into());
+        line.insert("reason".to_owned(), report.reason.name().into());
+        if let Some(breaker) = report.breaker {
+            line.insert("breaker".to_owned(), breaker.name().into());
+        }
         line.insert("requestId".to_owned(), request_id.into());
         Value::Object(line)
     }
@@ -213,6 +236,7 @@ impl Extend<f32> for Scores {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::endpoint::EndpointCounts;
     use crate::event::Source;
     use crate::model_slot::CheckCounts;
     use crate::sinks::alerts::AlertCounts;
@@ -227,6 +251,10 @@ mod tests {
         report.alerts = AlertCounts { sent: 4, held_back: 5, failed: 6 };
         report.sink_retries = 7;
         report.scores.extend(scores);
+        report.reason = Reason::Stale { age_secs: 90 };
+        (report.by_local, report.by_endpoint, report.degraded) = (1, 2, 1);
+        report.calls = EndpointCounts { calls: 7, failed: 2, not_asked: 4 };
+        report.breaker = Some(BreakerState::HalfOpen);
         report
     }
 
@@ -263,6 +291,17 @@ mod tests {
             ("AlertsHeldBack", json!(5)),
             ("AlertsFailed", json!(6)),
             ("SinkRetries", json!(7)),
+            ("ScoredByEndpoint", json!(2)),
+            ("Degraded", json!(1)),
+            ("ModelStale", json!(1)),
+            ("ModelMissing", json!(0)),
+            ("EndpointCalls", json!(7)),
+            ("EndpointFailed", json!(2)),
+            ("EndpointNotAsked", json!(4)),
+            ("EndpointBreakerOpen", json!(1)),
+            ("scorer", json!("both")),
+            ("reason", json!("stale")),
+            ("breaker", json!("half_open")),
             ("ScoreMs", json!(1.5)),
             ("ModelAgeSecs", json!(90)),
             ("model", json!("5f0c")),
@@ -277,9 +316,11 @@ mod tests {
     fn what_is_not_known_is_not_declared() {
         let mut report = report([]);
         report.model_age = None;
+        report.breaker = None;
         let line = metrics(&[]).line("", &report, false, UNIX_EPOCH);
         let text = line.to_string();
         assert!(!text.contains("\"Score\"") && !text.contains("ModelAgeSecs"), "{text}");
+        assert!(!text.contains("\"EndpointCalls\""), "there is no endpoint: {text}");
         assert_eq!((&line["service"], &line["ColdStart"]), (&json!("sawlog"), &json!(0)));
     }
 

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use sawlog_model::Model;
 use tokio::task::{AbortHandle, JoinHandle};
 use tracing::Instrument as _;
@@ -32,6 +32,10 @@ use crate::model_store::{Found, Loaded, ModelFault, ModelStore, ModelStoreError,
 /// check. It is paid once in a refresh period.
 const CHECK_WAIT: Duration = Duration::from_millis(250);
 
+/// Longest time between two checks while there is no model at all: each batch costs an endpoint's
+/// calls.
+const MISSING_PERIOD: Duration = Duration::from_secs(10);
+
 /// A check that began longer ago is given up: no fetch takes so long unless it was frozen, and its
 /// connection is dead by then.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
@@ -42,7 +46,8 @@ pub struct ModelSlot {
     store: ModelStore,
     /// Longest time between two checks; none: the model is never checked.
     period: Option<Duration>,
-    current: ArcSwap<Loaded>,
+    /// None until a model could be loaded.
+    current: ArcSwapOption<Loaded>,
     checks: Mutex<Checks>,
     counts: CheckCounters,
 }
@@ -100,7 +105,7 @@ impl ModelSlot {
             Ok((seen, loaded)) => Ok(Self {
                 store,
                 period,
-                current: ArcSwap::from_pointee(loaded),
+                current: ArcSwapOption::from_pointee(loaded),
                 checks: Mutex::new(Checks { begun, running: None, seen }),
                 counts: CheckCounters::default(),
             }),
@@ -108,15 +113,27 @@ impl ModelSlot {
         }
     }
 
-    /// The model to score a batch with, to its end.
-    pub fn model(&self) -> Arc<Model> {
-        Arc::clone(&self.current.load().model)
+    /// A place whose model can't be had yet; it is looked for until it can.
+    pub fn missing(store: ModelStore, period: Option<Duration>) -> Self {
+        Self {
+            store,
+            period,
+            current: ArcSwapOption::empty(),
+            checks: Mutex::new(Checks { begun: Moment::now(), running: None, seen: None }),
+            counts: CheckCounters::default(),
+        }
+    }
+
+    /// The model to score a batch with, to its end; `None` until one could be loaded.
+    pub fn model(&self) -> Option<Arc<Model>> {
+        Some(Arc::clone(&self.current.load().as_ref()?.model))
     }
 
     /// How long ago the model in place was published. Zero if the store's clock is ahead of this
-    /// one's; `None` if the store doesn't tell.
+    /// one's; `None` if the store doesn't tell, or there is no model.
     pub fn age(&self) -> Option<Duration> {
-        self.current.load().published.map(|published| published.elapsed().unwrap_or_default())
+        let published = self.current.load().as_ref()?.published;
+        published.map(|published| published.elapsed().unwrap_or_default())
     }
 
     /// How long ago the last check began.
@@ -133,7 +150,10 @@ impl ModelSlot {
 
     /// Begins a check if one is due and none is on its way.
     pub fn check_if_due(self: &Arc<Self>) -> Option<Checking> {
-        let period = self.period?;
+        let period = match self.current.load().is_some() {
+            true => self.period?,
+            false => self.period.map_or(MISSING_PERIOD, |period| period.min(MISSING_PERIOD)),
+        };
         let mut checks = self.checks();
         let elapsed = checks.begun.elapsed();
         if let Some(running) = checks.running.take_if(|running| !running.is_finished()) {
@@ -174,24 +194,24 @@ impl ModelSlot {
         match found {
             Ok(loaded) => {
                 let before = self.model();
-                if loaded.model.id() == before.id() {
+                if let Some(before) = before.as_ref().filter(|it| it.id() == loaded.model.id()) {
                     // Published again: the same model, younger.
-                    let published = loaded.published;
-                    self.current.store(Arc::new(Loaded { model: before, published }));
+                    let (model, published) = (Arc::clone(before), loaded.published);
+                    self.current.store(Some(Arc::new(Loaded { model, published })));
                     return;
                 }
                 tracing::info!(
                     uri,
-                    before = before.id(),
+                    before = id_of(before.as_deref()),
                     now = loaded.model.id(),
                     "model replaced"
                 );
-                self.current.store(Arc::new(loaded));
+                self.current.store(Some(Arc::new(loaded)));
                 self.counts.replaced.fetch_add(1, Ordering::Relaxed);
             }
             Err(fault) => {
                 let (reason, kept) = (chain(&fault), self.model());
-                tracing::error!(uri, reason, kept = kept.id(), "new model refused");
+                tracing::error!(uri, reason, kept = id_of(kept.as_deref()), "new model refused");
                 self.counts.refused.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -199,7 +219,7 @@ impl ModelSlot {
 
     fn failed(&self, fault: &ModelFault) {
         let (uri, reason, kept) = (self.store.uri(), chain(fault), self.model());
-        tracing::warn!(uri, reason, kept = kept.id(), "model check failed");
+        tracing::warn!(uri, reason, kept = id_of(kept.as_deref()), "model check failed");
         self.counts.failed.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -207,6 +227,11 @@ impl ModelSlot {
         // Whoever panicked with it left every field sound.
         self.checks.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The id of a model as logs give it.
+fn id_of(model: Option<&Model>) -> &str {
+    model.map_or("none", Model::id)
 }
 
 /// A check on its way.
@@ -239,7 +264,7 @@ mod tests {
     }
 
     fn threshold(slot: &ModelSlot) -> Option<f64> {
-        crate::verdict::threshold(&slot.model())
+        crate::verdict::threshold(&slot.model().expect("a model"))
     }
 
     async fn slot_of_file(
@@ -273,7 +298,7 @@ mod tests {
         std::fs::write(&path, snapshot(2.0)).expect("written");
         assert_eq!(check(&slot).await, CheckCounts { replaced: 1, ..Default::default() });
         assert_eq!(threshold(&slot), Some(2.0));
-        assert_eq!(crate::verdict::threshold(&of_batch), Some(1.0));
+        assert_eq!(crate::verdict::threshold(&of_batch.expect("a model")), Some(1.0));
     }
 
     #[tokio::test]
@@ -301,15 +326,41 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_model_that_was_missing_is_looked_for_often_and_taken_when_it_comes() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("m.model");
+        for period in [PERIOD, None] {
+            let slot = Arc::new(ModelSlot::missing(ModelStore::File(path.clone()), period));
+            assert!(slot.check_if_due().is_none(), "it was looked for just now");
+            for (bytes, counts) in [
+                (None, CheckCounts { failed: 1, ..Default::default() }),
+                (Some(b"no model".to_vec()), CheckCounts { refused: 1, ..Default::default() }),
+                (Some(snapshot(2.0)), CheckCounts { replaced: 1, ..Default::default() }),
+            ] {
+                if let Some(bytes) = bytes {
+                    std::fs::write(&path, bytes).expect("written");
+                }
+                assert!(slot.model().is_none() && slot.age().is_none());
+                age_check(&slot, Duration::from_secs(11));
+                let Checking(check) = slot.check_if_due().expect("due");
+                check.await.expect("no panic");
+                assert_eq!(slot.take_counts(), counts);
+            }
+            assert_eq!(threshold(&slot), Some(2.0));
+            std::fs::remove_file(&path).expect("removed");
+        }
+    }
+
+    #[tokio::test]
     async fn the_same_model_published_again_is_only_younger() {
         let (_folder, path, slot) = slot_of_file(PERIOD).await;
-        let before = slot.model();
+        let before = slot.model().expect("a model");
         let file = std::fs::File::options().write(true).open(&path).expect("there");
         let hour = Duration::from_secs(3600);
         file.set_modified(SystemTime::now() - hour).expect("set");
         assert_eq!(check(&slot).await, CheckCounts::default());
         assert!(slot.age().expect("known") >= hour, "{:?}", slot.age());
-        assert!(Arc::ptr_eq(&before, &slot.model()));
+        assert!(Arc::ptr_eq(&before, &slot.model().expect("a model")));
         file.set_modified(SystemTime::now() + hour).expect("set");
         assert_eq!(check(&slot).await, CheckCounts::default());
         assert_eq!(slot.age(), Some(Duration::ZERO), "a clock that is ahead");
@@ -392,13 +443,16 @@ mod tests {
             })
         });
         let slot = Arc::new(ModelSlot::load(store, PERIOD).await.expect("loaded"));
-        let loaded = slot.model();
+        let loaded = slot.model().expect("a model");
         assert!(slot.age().expect("known").as_secs() > 300_000_000, "since 2015: {:?}", slot.age());
         let refused = CheckCounts { refused: 1, ..Default::default() };
         let failed = CheckCounts { failed: 1, ..Default::default() };
         for expected in [CheckCounts::default(), refused, CheckCounts::default(), failed] {
             assert_eq!(check(&slot).await, expected);
-            assert!(Arc::ptr_eq(&loaded, &slot.model()), "nothing was decoded or replaced");
+            assert!(
+                Arc::ptr_eq(&loaded, &slot.model().expect("a model")),
+                "nothing was decoded or replaced"
+            );
         }
         let sent: Vec<Option<String>> = tags.try_iter().collect();
         let (good, bad) = (Some(good_tag), Some(bad_tag));

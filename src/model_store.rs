@@ -100,9 +100,15 @@ pub enum ModelFault {
     /// The file can't be read.
     #[error("can't be read")]
     Read(#[source] std::io::Error),
-    /// Over [`MAX_SNAPSHOT_LEN`].
-    #[error("has more than {MAX_SNAPSHOT_LEN} bytes")]
-    TooLong,
+    /// Over the limit: for a model [`MAX_SNAPSHOT_LEN`].
+    #[error("has more bytes than the limit of {limit}")]
+    TooLong {
+        /// The limit, in bytes.
+        limit: u64,
+    },
+    /// A text that is none.
+    #[error("is not UTF-8")]
+    NotText,
     /// Not here in time.
     #[error("did not arrive within {} s", FETCH_TIMEOUT.as_secs())]
     Timeout,
@@ -136,7 +142,9 @@ impl ModelStore {
     pub async fn find(&self, known: Option<&Version>) -> Result<Found, ModelFault> {
         let fetch = async {
             match self {
-                Self::S3 { client, bucket, key } => fetch_object(client, bucket, key, known).await,
+                Self::S3 { client, bucket, key } => {
+                    fetch_object(client, bucket, key, MAX_SNAPSHOT_LEN, known).await
+                }
                 Self::File(path) => read_file(path, MAX_SNAPSHOT_LEN, known).await,
             }
         };
@@ -157,6 +165,25 @@ impl ModelStore {
         let model = model.map(|model| Loaded { model: Arc::new(model), published });
         Ok(Found { version, model })
     }
+}
+
+/// What is in a place that is no model: at most so many bytes of text.
+///
+/// # Errors
+/// [`ModelStoreError`] names the place and the fault.
+pub async fn fetch_text(store: &ModelStore, max_len: u64) -> Result<String, ModelStoreError> {
+    let fetch = async {
+        let content = match store {
+            ModelStore::S3 { client, bucket, key } => {
+                fetch_object(client, bucket, key, max_len, None).await
+            }
+            ModelStore::File(path) => read_file(path, max_len, None).await,
+        };
+        String::from_utf8(content?.bytes?).map_err(|_| ModelFault::NotText)
+    };
+    let text = tokio::time::timeout(FETCH_TIMEOUT, fetch).await;
+    let text = text.unwrap_or(Err(ModelFault::Timeout));
+    text.map_err(|fault| ModelStoreError { uri: store.uri(), fault })
 }
 
 /// What is in the place of a model, not yet looked into.
@@ -183,6 +210,7 @@ async fn fetch_object(
     client: &aws_sdk_s3::Client,
     bucket: &str,
     key: &str,
+    max_len: u64,
     known: Option<&Version>,
 ) -> Result<Content, ModelFault> {
     let known = known.and_then(|version| match version {
@@ -200,14 +228,14 @@ async fn fetch_object(
         bytes,
     };
     let announced = object.content_length.and_then(|len| u64::try_from(len).ok()).unwrap_or(0);
-    let mut bytes = match checked_len(announced, MAX_SNAPSHOT_LEN) {
+    let mut bytes = match checked_len(announced, max_len) {
         Ok(len) => Vec::with_capacity(len),
         Err(fault) => return Ok(content(Err(fault), object.e_tag)),
     };
     while let Some(chunk) = object.body.next().await {
         let chunk = chunk.map_err(|source| ModelFault::Body { got: bytes.len(), source })?;
         // What was announced need not be what comes.
-        if let Err(fault) = checked_len((bytes.len() + chunk.len()) as u64, MAX_SNAPSHOT_LEN) {
+        if let Err(fault) = checked_len((bytes.len() + chunk.len()) as u64, max_len) {
             return Ok(content(Err(fault), object.e_tag));
         }
         bytes.extend_from_slice(&chunk);
@@ -240,9 +268,9 @@ async fn read_file(
 
 fn checked_len(len: u64, max_len: u64) -> Result<usize, ModelFault> {
     if len > max_len {
-        return Err(ModelFault::TooLong);
+        return Err(ModelFault::TooLong { limit: max_len });
     }
-    usize::try_from(len).map_err(|_| ModelFault::TooLong)
+    usize::try_from(len).map_err(|_| ModelFault::TooLong { limit: max_len })
 }
 
 #[cfg(test)]
@@ -292,9 +320,9 @@ mod tests {
         let read = async |path: &Path, max_len| {
             read_file(path, max_len, None).await.expect("read").bytes.map(|bytes| bytes.len())
         };
-        assert!(matches!(read(&path, 10).await, Err(ModelFault::TooLong)));
+        assert!(matches!(read(&path, 10).await, Err(ModelFault::TooLong { limit: 10 })));
         assert_eq!(read(&path, 11).await.expect("fits"), 11);
         // A device announces no length and never ends.
-        assert!(matches!(read(Path::new("/dev/zero"), 10).await, Err(ModelFault::TooLong)));
+        assert!(matches!(read(Path::new("/dev/zero"), 10).await, Err(ModelFault::TooLong { .. })));
     }
 }

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use sawlog_model::Model;
+use sawlog_model::{Features, Model};
 
 use crate::config::{ModelUri, ModelUris};
+use crate::handler::chain;
 use crate::model_slot::{CheckCounts, Checking, ModelSlot};
 use crate::model_store::{ModelStore, ModelStoreError};
 
@@ -22,6 +23,52 @@ pub struct Models {
     otherwise: Option<Arc<ModelSlot>>,
     /// Each of the above once.
     slots: Vec<Arc<ModelSlot>>,
+    /// What records are read by while their model is missing; none: every model is there.
+    without_model: Option<Arc<Features>>,
+}
+
+/// What a topic's records are read by, and scored by if there is a model.
+#[derive(Debug, Clone)]
+pub enum Held {
+    /// A model.
+    Model {
+        /// The model.
+        model: Arc<Model>,
+        /// How long ago it was published, if that is known.
+        age: Option<Duration>,
+    },
+    /// None could be loaded yet.
+    Missing {
+        /// What reads records as the endpoint takes them.
+        features: Arc<Features>,
+    },
+}
+
+impl Held {
+    /// What records are read by.
+    pub fn features(&self) -> &Features {
+        match self {
+            Self::Model { model, .. } => model.features(),
+            Self::Missing { features } => features,
+        }
+    }
+
+    /// The model, if there is one.
+    pub fn model(&self) -> Option<&Model> {
+        match self {
+            Self::Model { model, .. } => Some(model),
+            Self::Missing { .. } => None,
+        }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Model { model: a, .. }, Self::Model { model: b, .. }) => Arc::ptr_eq(a, b),
+            (Self::Missing { .. }, Self::Missing { .. }) => true,
+            (Self::Model { .. }, Self::Missing { .. })
+            | (Self::Missing { .. }, Self::Model { .. }) => false,
+        }
+    }
 }
 
 /// A model that a topic needs can't be had.
@@ -44,15 +91,18 @@ fn of_topics(topics: &[String]) -> String {
 
 impl Models {
     /// Loads every model, each once however many topics have it, all at the same time. Each is then
-    /// checked at most once in `period`.
+    /// checked at most once in `period`. With `without_model`, a model that can't be had is missing,
+    /// and looked for until it is there.
     ///
     /// # Errors
-    /// [`ModelsError`] for the first that fails, with its topics.
+    /// [`ModelsError`] for the first that fails, with its topics; never with `without_model`.
     pub async fn load(
         uris: ModelUris,
         period: Option<Duration>,
+        without_model: Option<Features>,
         store: impl AsyncFn(ModelUri) -> ModelStore,
     ) -> Result<Self, ModelsError> {
+        let may_be_missing = without_model.is_some();
         let mut topics: BTreeMap<ModelUri, Vec<String>> = BTreeMap::new();
         for (topic, uri) in &uris.by_topic {
             topics.entry(uri.clone()).or_default().push(topic.clone());
@@ -63,8 +113,13 @@ impl Models {
         }
         let loads = topics.into_iter().map(async |(uri, topics)| {
             let store = store(uri.clone()).await;
-            match ModelSlot::load(store, period).await {
+            match ModelSlot::load(store.clone(), period).await {
                 Ok(slot) => Ok((uri, Arc::new(slot))),
+                Err(missing) if may_be_missing => {
+                    let reason = chain(&missing);
+                    tracing::error!(reason, "no model: the endpoint scores until there is one");
+                    Ok((uri, Arc::new(ModelSlot::missing(store, period))))
+                }
                 Err(source) => Err(ModelsError { topics, source }),
             }
         });
@@ -79,12 +134,24 @@ impl Models {
             by_topic: by_topic.collect(),
             otherwise: uris.otherwise.as_ref().and_then(of),
             slots: loaded.values().map(Arc::clone).collect(),
+            without_model: without_model.map(Arc::new),
         })
     }
 
-    /// The model of a topic: its own, or that of all others; `None` if there is neither.
-    pub fn of(&self, topic: &str) -> Option<Arc<Model>> {
-        self.by_topic.get(topic).or(self.otherwise.as_ref()).map(|slot| slot.model())
+    /// What a topic's records are scored by: its own model, or that of all others; `None` if there is
+    /// neither.
+    pub fn of(&self, topic: &str) -> Option<Held> {
+        let slot = self.by_topic.get(topic).or(self.otherwise.as_ref())?;
+        match (slot.model(), &self.without_model) {
+            (Some(model), _) => Some(Held::Model { model, age: slot.age() }),
+            (None, Some(features)) => Some(Held::Missing { features: Arc::clone(features) }),
+            (None, None) => None,
+        }
+    }
+
+    /// The models that are there.
+    pub fn loaded(&self) -> impl Iterator<Item = Arc<Model>> {
+        self.slots.iter().filter_map(|slot| slot.model())
     }
 
     /// Begins a check of the model that has gone unchecked for longest, if it is due: one in an
@@ -107,7 +174,7 @@ impl Models {
 /// The models of one batch's records, each of them held until the batch is done.
 #[derive(Debug)]
 pub(crate) struct Chosen {
-    models: Vec<Arc<Model>>,
+    models: Vec<Held>,
     /// For each record the index of its model.
     of_record: Vec<Option<usize>>,
 }
@@ -116,9 +183,9 @@ impl Chosen {
     /// Chooses models for records by their topics.
     pub(crate) fn new<'t>(
         topics: impl Iterator<Item = &'t str>,
-        model_of: impl Fn(&str) -> Option<Arc<Model>>,
+        model_of: impl Fn(&str) -> Option<Held>,
     ) -> Self {
-        let mut models: Vec<Arc<Model>> = Vec::new();
+        let mut models: Vec<Held> = Vec::new();
         // A batch has few topics, and as a rule one after the other.
         let mut known: Vec<(&str, Option<usize>)> = Vec::new();
         let mut last: Option<(&str, Option<usize>)> = None;
@@ -130,7 +197,7 @@ impl Chosen {
                 Some((_, choice)) => *choice,
                 None => {
                     let choice = model_of(topic).map(|model| {
-                        let at = models.iter().position(|held| Arc::ptr_eq(held, &model));
+                        let at = models.iter().position(|held| held.is(&model));
                         at.unwrap_or_else(|| {
                             models.push(model);
                             models.len() - 1
@@ -148,18 +215,17 @@ impl Chosen {
     }
 
     /// Each model with the indexes of its records, in their order.
-    pub(crate) fn groups(&self) -> impl Iterator<Item = (&Model, Vec<usize>)> {
+    pub(crate) fn groups(&self) -> impl Iterator<Item = (&Held, Vec<usize>)> {
         self.models.iter().enumerate().map(|(at, model)| {
             let records = self.of_record.iter().enumerate();
             let records = records.filter(|(_, choice)| **choice == Some(at));
-            (model.as_ref(), records.map(|(record, _)| record).collect())
+            (model, records.map(|(record, _)| record).collect())
         })
     }
 
-    /// Ids of the models, joined by commas.
-    pub(crate) fn ids(&self) -> String {
-        let ids: Vec<&str> = self.models.iter().map(|model| model.id()).collect();
-        ids.join(",")
+    /// Ids of the models that are there.
+    pub(crate) fn ids(&self) -> Vec<&str> {
+        self.models.iter().filter_map(Held::model).map(Model::id).collect()
     }
 }
 
@@ -184,30 +250,36 @@ mod tests {
             by_topic: [("orders".to_owned(), file("a")), ("web".to_owned(), file("b"))].into(),
             otherwise: Some(file("b")),
         };
-        let models = Models::load(uris.clone(), None, store).await.expect("loaded");
-        let id = |topic: &str| models.of(topic).map(|model| model.id().to_owned());
+        let models = Models::load(uris.clone(), None, None, store).await.expect("loaded");
+        let of = |topic: &str| match models.of(topic) {
+            Some(Held::Model { model, .. }) => Some(model),
+            _ => None,
+        };
+        let id = |topic: &str| of(topic).map(|model| model.id().to_owned());
         assert_eq!(id("orders").as_deref(), Some(a.id()));
         assert_eq!((id("web"), id("other")), (Some(b.id().into()), Some(b.id().into())));
-        let (web, other) = (models.of("web").expect("one"), models.of("other").expect("one"));
+        let (web, other) = (of("web").expect("one"), of("other").expect("one"));
         assert!(Arc::ptr_eq(&web, &other), "loaded once");
 
-        let one = Models::load(ModelUris { otherwise: None, ..uris.clone() }, None, store).await;
+        let one =
+            Models::load(ModelUris { otherwise: None, ..uris.clone() }, None, None, store).await;
         assert!(one.expect("loaded").of("other").is_none());
 
         std::fs::remove_file(folder.path().join("b")).expect("removed");
-        let error = Models::load(uris, None, store).await.expect_err("no b");
+        let error = Models::load(uris, None, None, store).await.expect_err("no b");
         assert_eq!(error.to_string(), "MODEL_URI, topic web, *");
-        let error = Models::load(file("b").into(), None, store).await.expect_err("no b");
+        let error = Models::load(file("b").into(), None, None, store).await.expect_err("no b");
         assert_eq!(error.to_string(), "MODEL_URI");
     }
 
     #[test]
     fn records_are_grouped_by_model_in_their_order() {
-        let (a, b) = (Arc::new(model(None)), Arc::new(model(None)));
+        let held = || Held::Model { model: Arc::new(model(None)), age: None };
+        let (a, b) = (held(), held());
         let topics = ["x", "y", "x", "none", "z", "y"];
         let chosen = Chosen::new(topics.into_iter(), |topic| match topic {
-            "x" | "z" => Some(Arc::clone(&a)),
-            "y" => Some(Arc::clone(&b)),
+            "x" | "z" => Some(a.clone()),
+            "y" => Some(b.clone()),
             _ => None,
         });
         let groups: Vec<Vec<usize>> = chosen.groups().map(|(_, records)| records).collect();

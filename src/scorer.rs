@@ -6,24 +6,28 @@
 use std::collections::HashMap;
 
 use ndarray::{Array1, ArrayView2};
-use sawlog_model::{DimensionError, FeatureShare, Model, RecordError, Shingler, Value};
+use sawlog_model::{DimensionError, FeatureShare, Features, Model, RecordError, Shingler, Value};
 
+use crate::endpoint::EndpointFault;
 use crate::event::DecodeFault;
-use crate::verdict;
+use crate::trust::{By, Reason};
 
 /// What was found of one record.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scored {
     /// The score, finite; the higher, the more unusual.
     pub score: f32,
+    /// Who gave it, why, and the threshold that it is held against.
+    pub by: By,
     /// One value a feature, as the record had it.
     pub values: Vec<Value>,
-    /// For an anomaly, how much of the score comes from each feature.
+    /// For an anomaly, how much of the local model's score comes from each feature; none without a
+    /// model.
     pub attribution: Option<Vec<FeatureShare>>,
 }
 
-/// Why a record has no score. But for [`Unscorable::NoHistory`] it is poison: it can't be scored now
-/// or ever.
+/// Why a record has no score. But for [`Unscorable::NoHistory`] and what comes again it is poison: it
+/// can't be scored now or ever.
 #[derive(Debug, thiserror::Error)]
 pub enum Unscorable {
     /// It can be read, and has too few records of its series before it in the batch.
@@ -41,11 +45,21 @@ pub enum Unscorable {
     /// Its score is no number that could be stored.
     #[error("its score is not finite")]
     NotFinite,
+    /// The endpoint should score it and doesn't, and there is no model. It comes again.
+    #[error("there is no model, and no score of the endpoint")]
+    Endpoint(#[source] EndpointFault),
+    /// The model can't be trusted, and `FALLBACK` is `fail`. It comes again.
+    #[error("its model is {reason}, and FALLBACK lets nobody score it")]
+    NotTrusted {
+        /// Why it can't.
+        reason: Reason,
+    },
 }
 
 /// The points of a batch, record by record: values, or why there are none.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Points {
+    dimensions: usize,
     /// The values of each point's newest record.
     records: Vec<Result<Vec<Value>, Unscorable>>,
     /// The rows of the records that have values, end to end.
@@ -53,19 +67,24 @@ pub struct Points {
 }
 
 impl Points {
-    /// Reads payloads by the model's features, each with the name of the ordered stream that it is
-    /// of. A header may say in which columns the features stand. There is one entry a payload, in
-    /// their order.
+    /// No points yet, of these features.
+    pub fn new(features: &Features) -> Self {
+        Self { dimensions: features.dimensions(), records: Vec::new(), rows: Vec::new() }
+    }
+
+    /// Reads payloads by features, each with the name of the ordered stream that it is of. A header may
+    /// say in which columns the features stand. There is one entry a payload, in their order.
     pub fn read<'p>(
-        model: &Model,
+        features: &Features,
         header: Option<&str>,
         payloads: impl Iterator<Item = (&'p str, Result<&'p [u8], Unscorable>)>,
     ) -> Self {
-        let by_header = header.and_then(|header| model.features().with_header(header).ok());
-        let features = by_header.as_ref().unwrap_or(model.features());
+        let by_header = header.and_then(|header| features.with_header(header).ok());
+        let features = by_header.as_ref().unwrap_or(features);
         let is_shingled = features.spec().shingle().is_some();
         let count = payloads.size_hint().0;
         let mut points = Self {
+            dimensions: features.dimensions(),
             records: Vec::with_capacity(count),
             rows: Vec::with_capacity(count * features.dimensions()),
         };
@@ -77,7 +96,7 @@ impl Points {
                 let next = features.read_in_series(payload);
                 // Beyond the limits of histories, which a batch can hardly reach, there is none.
                 let point = shingler.take(&next).unwrap_or_default();
-                let encoded = point.map(|point| points.encode(model, point)).transpose()?;
+                let encoded = point.map(|point| points.encode(features, point)).transpose()?;
                 let values = next.values?;
                 encoded.map(|()| values).ok_or(Unscorable::NoHistory)
             });
@@ -87,47 +106,92 @@ impl Points {
     }
 
     /// Adds a point: the values of its records, the newest last.
-    pub fn push(&mut self, model: &Model, point: &[Value]) {
-        let newest = point.len().saturating_sub(model.features().names().len());
-        let record = self.encode(model, point).map(|()| point[newest..].to_vec());
+    pub fn push(&mut self, features: &Features, point: &[Value]) {
+        let newest = point.len().saturating_sub(features.names().len());
+        let record = self.encode(features, point).map(|()| point[newest..].to_vec());
         self.records.push(record.map_err(Unscorable::from));
     }
 
-    fn encode(&mut self, model: &Model, point: &[Value]) -> Result<(), RecordError> {
+    fn encode(&mut self, features: &Features, point: &[Value]) -> Result<(), RecordError> {
         let start = self.rows.len();
-        self.rows.resize(start + model.features().dimensions(), 0.0);
-        let encoded = model.features().encode(point, &mut self.rows[start..]);
+        self.rows.resize(start + self.dimensions, 0.0);
+        let encoded = features.encode(point, &mut self.rows[start..]);
         if encoded.is_err() {
             self.rows.truncate(start);
         }
         encoded
     }
 
-    /// Scores the batch in one call and explains its anomalies. There is one entry a payload, in
-    /// their order.
+    /// The points of the records that have one, a row each.
+    ///
+    /// # Errors
+    /// [`DimensionError`] for features without dimensions.
+    pub fn rows(&self) -> Result<ArrayView2<'_, f32>, DimensionError> {
+        let (rows, dimensions) = (self.rows.len() / self.dimensions.max(1), self.dimensions);
+        ArrayView2::from_shape((rows, dimensions), &self.rows)
+            .map_err(|_| DimensionError { expected: dimensions, got: self.rows.len() })
+    }
+
+    /// The same records as points of other features, which read records alike.
+    ///
+    /// # Errors
+    /// [`RecordError`] for a record that these features can't take.
+    pub fn rows_of(&self, features: &Features) -> Result<Vec<f32>, RecordError> {
+        let mut rows = vec![0.0; features.dimensions() * self.records.iter().flatten().count()];
+        let each = rows.chunks_exact_mut(features.dimensions());
+        for (row, values) in each.zip(self.records.iter().flatten()) {
+            features.encode(values, row)?;
+        }
+        Ok(rows)
+    }
+
+    /// Scores the batch by the model in one call and explains its anomalies. There is one entry a
+    /// payload, in their order.
     ///
     /// # Errors
     /// [`DimensionError`] for points of another model.
     pub fn score(self, model: &Model) -> Result<Vec<Result<Scored, Unscorable>>, DimensionError> {
-        let dimensions = model.features().dimensions();
-        let (expected, got) = (model.forest().dimensions(), dimensions);
-        let points = ArrayView2::from_shape((self.rows.len() / dimensions, dimensions), &self.rows)
-            .map_err(|_| DimensionError { expected, got })?;
+        let by = By::local(model);
+        let scores = self.local_scores(model)?;
+        self.judged(scores.into_iter().map(|score| Ok((score, by))), Some(model))
+    }
+
+    /// The model's scores of the records that have a point.
+    pub(crate) fn local_scores(&self, model: &Model) -> Result<Array1<f32>, DimensionError> {
+        let points = self.rows()?;
         let mut scores = Array1::zeros(points.nrows());
         model.forest().score_batch(points, scores.view_mut())?;
-        let scored = || scores.iter().copied().zip(self.rows.chunks_exact(dimensions));
-        let is_anomaly = |score: f32| score.is_finite() && verdict::is_anomaly(model, score);
-        let anomalies = scored().filter(|(score, _)| is_anomaly(*score)).map(|(_, point)| point);
-        let mut explained = model.explain_batch(anomalies)?.into_iter();
-        let mut scored = scored().map(|(score, _)| score);
+        Ok(scores)
+    }
+
+    /// Joins the records that have a point with what became of it, a score or the reason why there is
+    /// none, and explains anomalies by the model. There is one entry a payload, in their order.
+    pub(crate) fn judged(
+        self,
+        scores: impl Iterator<Item = Result<(f32, By), Unscorable>>,
+        model: Option<&Model>,
+    ) -> Result<Vec<Result<Scored, Unscorable>>, DimensionError> {
+        type Score = Result<(f32, By), Unscorable>;
+        let points = self.rows.chunks_exact(self.dimensions.max(1));
+        let scores: Vec<Score> = scores.take(points.len()).collect();
+        let is_anomaly = |score: f32, by: &By| score.is_finite() && by.is_anomaly(score);
+        let anomalies = scores.iter().zip(points).filter_map(|(score, point)| match score {
+            Ok((score, by)) => is_anomaly(*score, by).then_some(point),
+            Err(_) => None,
+        });
+        let explained = model.map(|model| model.explain_batch(anomalies)).transpose()?;
+        let mut explained = explained.unwrap_or_default().into_iter();
+        let mut scores = scores.into_iter();
         let mut out = Vec::with_capacity(self.records.len());
         for record in self.records {
             out.push(match record {
-                Ok(values) => match scored.next() {
-                    Some(score) if score.is_finite() => {
-                        let attribution = is_anomaly(score).then(|| explained.next()).flatten();
-                        Ok(Scored { score, values, attribution })
+                Ok(values) => match scores.next() {
+                    Some(Ok((score, by))) if score.is_finite() => {
+                        let attribution =
+                            is_anomaly(score, &by).then(|| explained.next()).flatten();
+                        Ok(Scored { score, by, values, attribution })
                     }
+                    Some(Err(fault)) => Err(fault),
                     _ => Err(Unscorable::NotFinite),
                 },
                 Err(fault) => Err(fault),
@@ -205,7 +269,8 @@ pub(crate) mod tests {
             Ok(br#"{"path":"/1"}"#),
             Ok(usual),
         ];
-        let scored = Points::read(&model, None, payloads.into_iter().map(|payload| ("", payload)));
+        let scored =
+            Points::read(model.features(), None, payloads.into_iter().map(|payload| ("", payload)));
         let scored = scored.score(&model).expect("same model");
         assert!(matches!(
             &scored[..],
@@ -230,7 +295,8 @@ pub(crate) mod tests {
     /// The number of each record that makes a point, and its score.
     fn scores(model: &Model, records: &[(&str, String)]) -> Vec<Option<f32>> {
         let payloads = records.iter().map(|(stream, text)| (*stream, Ok(text.as_bytes())));
-        let scored = Points::read(model, None, payloads).score(model).expect("same model");
+        let scored =
+            Points::read(model.features(), None, payloads).score(model).expect("same model");
         let score = |scored: Result<Scored, Unscorable>| match scored {
             Ok(scored) => Some(scored.score),
             Err(Unscorable::NoHistory) => None,
@@ -277,8 +343,11 @@ pub(crate) mod tests {
                     Err(_) => Err(DecodeFault::Base64.into()),
                 };
                 let payloads = [good(), good(), again, good(), good()];
-                let read =
-                    Points::read(&model, None, payloads.into_iter().map(|bytes| ("t-0", bytes)));
+                let read = Points::read(
+                    model.features(),
+                    None,
+                    payloads.into_iter().map(|bytes| ("t-0", bytes)),
+                );
                 let scored = read.score(&model).expect("same model");
                 let has_score: Vec<bool> = scored.iter().map(Result::is_ok).collect();
                 assert_eq!(has_score, [false, true, false, !is_gap, true], "{named}");
@@ -290,8 +359,9 @@ pub(crate) mod tests {
     #[test]
     fn a_batch_without_points_has_no_scores() {
         let model = model(None);
-        let none =
-            Points::read(&model, None, std::iter::empty()).score(&model).expect("same model");
+        let none = Points::read(model.features(), None, std::iter::empty())
+            .score(&model)
+            .expect("same model");
         assert!(none.is_empty());
     }
 }

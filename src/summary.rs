@@ -20,6 +20,7 @@ use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::event::Record;
+use crate::trust::Reason;
 
 /// Most partitions that a summary names. With the longest names they are 300 KB, and an item of
 /// DynamoDB's may have 400 KB.
@@ -42,6 +43,15 @@ pub struct Summary {
     pub failed: usize,
     /// Records judged anomalous.
     pub anomalies: usize,
+    /// Records that the endpoint scored; left out if it was not asked.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub by_endpoint: usize,
+    /// Records scored by another than should have; left out if there are none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub degraded: usize,
+    /// Why a model could not be trusted; left out if all could.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
     /// How the scores are distributed; none if no record could be scored.
     pub scores: Option<Scores>,
     /// Ids of the models that scored it.
@@ -54,6 +64,11 @@ pub struct Summary {
     pub partitions: Vec<Partition>,
     /// Partitions beyond those named.
     pub partitions_left_out: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// Scores that so many of a hundred records don't exceed.
@@ -95,13 +110,18 @@ pub struct Counts {
     pub failed: usize,
     /// Records judged anomalous.
     pub anomalies: usize,
+    /// Records that the endpoint scored.
+    pub by_endpoint: usize,
+    /// Records scored by another than should have.
+    pub degraded: usize,
 }
 
 impl Summary {
-    /// Sums a batch up. `scores` are those of the records that have one, in any order.
+    /// Sums a batch up. `reason` is the worst that was found of its models, `scores` are those of the records that have one, in any order.
     pub fn new(
         records: &[Record<'_>],
         counts: Counts,
+        reason: Reason,
         scores: &mut [f32],
         models: Vec<String>,
     ) -> Self {
@@ -125,7 +145,8 @@ impl Summary {
             }
         }
         let times = || records.iter().filter_map(|record| record.timestamp_ms);
-        let Counts { stored, dead_lettered, no_history, failed, anomalies } = counts;
+        let Counts { stored, dead_lettered, no_history, failed, anomalies, by_endpoint, degraded } =
+            counts;
         Self {
             id: format!("batch/{}", identities.hash()),
             records: records.len(),
@@ -134,6 +155,9 @@ impl Summary {
             no_history,
             failed,
             anomalies,
+            by_endpoint,
+            degraded,
+            reason: Some(reason).filter(|it| *it != Reason::Fresh).map(Reason::name),
             scores: Scores::of(scores),
             models,
             first_timestamp_ms: times().min(),
@@ -182,8 +206,15 @@ mod tests {
     use super::*;
     use crate::event::Event;
 
-    const NONE: Counts =
-        Counts { stored: 0, dead_lettered: 0, no_history: 0, failed: 0, anomalies: 0 };
+    const NONE: Counts = Counts {
+        stored: 0,
+        dead_lettered: 0,
+        no_history: 0,
+        failed: 0,
+        anomalies: 0,
+        by_endpoint: 0,
+        degraded: 0,
+    };
 
     /// The summary of a batch with these offsets and times of each partition of topic `t`.
     fn summary(partitions: &[(u32, &[(u64, i64)])]) -> Summary {
@@ -200,7 +231,7 @@ mod tests {
         let json = format!(r#"{{"eventSource":"aws:kafka","records":{{{partitions}}}}}"#);
         let raw = RawValue::from_string(json).expect("json");
         let event = Event::decode(&raw).expect("event");
-        Summary::new(&event.records, NONE, &mut [], Vec::new())
+        Summary::new(&event.records, NONE, Reason::Fresh, &mut [], Vec::new())
     }
 
     #[test]

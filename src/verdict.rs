@@ -13,20 +13,22 @@
 //!  "attribution":{"duration_ms":{"high":0.93,"low":0.0,"share":0.93},"path":{…}},
 //!  "model":"5f0c…","scorer":"local"}
 //! ```
+//!
+//! Unless a fresh model scored it, the end says how the score came about:
+//! `…,"model":"5f0c…","scorer":"endpoint","endpoint":"rcf","reason":"stale","threshold_of":"endpoint",
+//! "degraded":false}`; `endpoint` only where it scored. `model` is then the one whose place the endpoint
+//! took, which the attribution is of too, and null if there was none.
 
 use std::borrow::Cow;
 
-use sawlog_model::{FeatureShare, Model, Value};
+use sawlog_model::{FeatureShare, Features, Fitted, Model, Value};
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
+use crate::models::Held;
 use crate::origin::Origin;
 use crate::scorer::Scored;
-
-/// True for a score above the model's threshold; never for a model without one.
-pub fn is_anomaly(model: &Model, score: f32) -> bool {
-    threshold(model).is_some_and(|threshold| f64::from(score) > threshold)
-}
+use crate::trust::{By, Reason, Scorer};
 
 /// The score above which a record is an anomaly; `None` for a model that is not calibrated.
 pub fn threshold(model: &Model) -> Option<f64> {
@@ -36,7 +38,10 @@ pub fn threshold(model: &Model) -> Option<f64> {
 /// The verdict on one record.
 #[derive(Debug, Clone)]
 pub struct Verdict<'m> {
-    model: &'m Model,
+    features: &'m Features,
+    model: Option<&'m Model>,
+    /// The endpoint that scored it, if one did.
+    endpoint: Option<&'m str>,
     origin: Cow<'m, Origin>,
     timestamp_ms: Option<i64>,
     scored: Scored,
@@ -69,7 +74,21 @@ impl<'m> Verdict<'m> {
         timestamp_ms: Option<i64>,
         scored: Scored,
     ) -> Self {
-        Self { model, origin, timestamp_ms, scored }
+        let features = model.features();
+        Self { features, model: Some(model), endpoint: None, origin, timestamp_ms, scored }
+    }
+
+    /// The verdict on what was scored by what is held, or by the endpoint of this name.
+    pub fn by(
+        held: &'m Held,
+        endpoint: Option<&'m str>,
+        origin: Cow<'m, Origin>,
+        timestamp_ms: Option<i64>,
+        scored: Scored,
+    ) -> Self {
+        let endpoint = endpoint.filter(|_| scored.by.scorer == Scorer::Endpoint);
+        let (features, model) = (held.features(), held.model());
+        Self { features, model, endpoint, origin, timestamp_ms, scored }
     }
 
     /// The record's identity: see [`Origin::identity`].
@@ -92,19 +111,19 @@ impl<'m> Verdict<'m> {
         self.scored.score
     }
 
-    /// The score above which a record is an anomaly; `None` for a model that is not calibrated.
+    /// The score above which a record is an anomaly; `None` without calibration.
     pub fn threshold(&self) -> Option<f64> {
-        threshold(self.model)
+        self.scored.by.threshold
     }
 
     /// True for an anomaly.
     pub fn is_anomaly(&self) -> bool {
-        is_anomaly(self.model, self.scored.score)
+        self.scored.by.is_anomaly(self.scored.score)
     }
 
     /// The record's features by name, as the record had them.
     pub fn features(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
-        self.model.features().names().zip(&self.scored.values)
+        self.features.names().zip(&self.scored.values)
     }
 
     /// For an anomaly, how much of the score comes from each feature, by name.
@@ -117,22 +136,33 @@ impl<'m> Verdict<'m> {
             lag_share: part.peak.map(|peak| peak.share),
         };
         let shares = self.scored.attribution.as_ref()?;
-        Some(self.model.features().names().zip(shares.iter().map(share)))
+        Some(self.features.names().zip(shares.iter().map(share)))
     }
 
-    /// The model that scored it.
-    pub fn model(&self) -> &Model {
-        self.model
+    /// What training learned of each feature, in the order of [`Verdict::features`]; nothing that
+    /// means anything without a model.
+    pub fn fitted(&self) -> &[Fitted] {
+        self.features.fitted()
     }
 
-    /// The id of the model that scored it.
-    pub fn model_id(&self) -> &str {
-        self.model.id()
+    /// The id of the model that scored it, or whose place the endpoint took; `None` if there was none.
+    pub fn model_id(&self) -> Option<&str> {
+        self.model.map(Model::id)
     }
 
     /// Who scored it.
     pub fn scorer(&self) -> &'static str {
-        "local"
+        self.scored.by.scorer.name()
+    }
+
+    /// The name of the endpoint that scored it, if one did.
+    pub fn endpoint(&self) -> Option<&str> {
+        self.endpoint
+    }
+
+    /// How the score came about. A fresh model's own is the rule, and nothing more is said of it.
+    pub fn exception(&self) -> Option<&By> {
+        Some(&self.scored.by).filter(|by| by.reason != Reason::Fresh)
     }
 }
 
@@ -151,8 +181,16 @@ impl Serialize for Verdict<'_> {
         if self.scored.attribution.is_some() {
             map.serialize_entry("attribution", &AttributionMap(self))?;
         }
-        map.serialize_entry("model", self.model_id())?;
+        map.serialize_entry("model", &self.model_id())?;
         map.serialize_entry("scorer", self.scorer())?;
+        if let Some(endpoint) = self.endpoint() {
+            map.serialize_entry("endpoint", endpoint)?;
+        }
+        if let Some(by) = self.exception() {
+            map.serialize_entry("reason", by.reason.name())?;
+            map.serialize_entry("threshold_of", by.threshold_of.name())?;
+            map.serialize_entry("degraded", &by.degraded)?;
+        }
         map.end()
     }
 }
@@ -195,16 +233,19 @@ impl Serialize for FeatureValue<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use sawlog_model::ThresholdRule;
 
     use super::*;
     use crate::scorer::tests::model;
+    use crate::trust::ThresholdOf;
 
     fn origin() -> Origin {
         Origin::Kafka { cluster: None, topic: "t".into(), partition: 0, offset: 7 }
     }
 
-    fn scored(score: f32) -> Scored {
+    fn scored(model: &Model, score: f32) -> Scored {
         let attribution = (score > 1.0).then(|| {
             vec![
                 FeatureShare { feature: 0, high: 0.75, low: 0.0, peak: None },
@@ -213,6 +254,7 @@ mod tests {
         });
         Scored {
             score,
+            by: By::local(model),
             values: vec![Value::Number(930.0), Value::Category("/a".into())],
             attribution,
         }
@@ -221,7 +263,7 @@ mod tests {
     #[test]
     fn an_anomaly_as_json_has_its_keys_in_order() {
         let model = model(Some(ThresholdRule::Value(1.0)));
-        let verdict = Verdict::new(&model, Cow::Owned(origin()), Some(5), scored(1.5));
+        let verdict = Verdict::new(&model, Cow::Owned(origin()), Some(5), scored(&model, 1.5));
         let expected = format!(
             r#"{{"id":"kafka/t/0/7","origin":{{"source":"kafka","topic":"t","partition":0,"offset":7}},"timestamp_ms":5,"score":1.5,"threshold":1.0,"anomaly":true,"features":{{"duration_ms":930,"path":"/a"}},"attribution":{{"duration_ms":{{"high":0.75,"low":0.0,"share":0.75}},"path":{{"high":0.125,"low":0.125,"share":0.25}}}},"model":"{}","scorer":"local"}}"#,
             model.id()
@@ -230,11 +272,43 @@ mod tests {
     }
 
     #[test]
+    fn what_no_fresh_model_scored_says_how_its_score_came_about() {
+        let model = Arc::new(model(Some(ThresholdRule::Value(1.0))));
+        let by = By {
+            scorer: Scorer::Endpoint,
+            reason: Reason::Stale { age_secs: 90_000 },
+            degraded: false,
+            threshold: Some(1.25),
+            threshold_of: ThresholdOf::Configured,
+        };
+        let json = |held: &Held, by| {
+            let scored = Scored { by, attribution: None, ..scored(&model, 1.5) };
+            let verdict = Verdict::by(held, Some("rcf"), Cow::Owned(origin()), None, scored);
+            let json = serde_json::to_string(&verdict).expect("json");
+            json.split_once(r#"},"model":"#).expect("a model").1.to_owned()
+        };
+        let held = Held::Model { model: Arc::clone(&model), age: None };
+        let id = model.id();
+        let expected = format!(
+            r#""{id}","scorer":"endpoint","endpoint":"rcf","reason":"stale","threshold_of":"configured","degraded":false}}"#
+        );
+        assert_eq!(json(&held, by), expected);
+        let missing = Held::Missing { features: Arc::new(model.features().clone()) };
+        let expected = r#"null,"scorer":"endpoint","endpoint":"rcf","reason":"missing","threshold_of":"configured","degraded":false}"#;
+        assert_eq!(json(&missing, By { reason: Reason::Missing, ..by }), expected);
+        let degraded = By { degraded: true, reason: Reason::Suspect, ..By::local(&model) };
+        let expected = format!(
+            r#""{id}","scorer":"local","reason":"suspect","threshold_of":"local","degraded":true}}"#
+        );
+        assert_eq!(json(&held, degraded), expected);
+    }
+
+    #[test]
     fn with_a_shingle_a_share_names_the_record_that_most_of_it_comes_from() {
         let share = |peak| {
             let share = FeatureShare { feature: 0, high: 0.75, low: 0.0, peak };
-            let scored = Scored { attribution: Some(vec![share]), ..scored(1.5) };
             let model = model(Some(ThresholdRule::Value(1.0)));
+            let scored = Scored { attribution: Some(vec![share]), ..scored(&model, 1.5) };
             let verdict = Verdict::new(&model, Cow::Owned(origin()), None, scored);
             serde_json::to_string(&AttributionMap(&verdict)).expect("json")
         };
@@ -249,10 +323,11 @@ mod tests {
     #[test]
     fn only_a_score_above_the_threshold_is_an_anomaly() {
         let calibrated = model(Some(ThresholdRule::Value(1.0)));
-        assert!(!is_anomaly(&calibrated, 1.0) && is_anomaly(&calibrated, 1.000_001));
+        let by = By::local(&calibrated);
+        assert!(!by.is_anomaly(1.0) && by.is_anomaly(1.000_001));
         let plain = model(None);
-        assert!(!is_anomaly(&plain, 100.0));
-        let verdict = Verdict::new(&plain, Cow::Owned(origin()), None, scored(0.5));
+        assert!(!By::local(&plain).is_anomaly(100.0));
+        let verdict = Verdict::new(&plain, Cow::Owned(origin()), None, scored(&plain, 0.5));
         let json = serde_json::to_value(&verdict).expect("json");
         assert!(json["threshold"].is_null() && json["anomaly"] == false);
         assert!(json.get("timestamp_ms").is_none() && json.get("attribution").is_none());

@@ -510,7 +510,8 @@ mod tests {
             for (score, row) in one_by_one.chunks_mut(1).zip(views(queries.len())) {
                 kernel.score(&forest, std::iter::once(row), score);
             }
-            for count in [0, 1, 7, 8, 9, 1023, 1024, 1031, CHUNK - 1, CHUNK, CHUNK + 1, CHUNK + 21] {
+            for count in [0, 1, 7, 8, 9, 1023, 1024, 1031, CHUNK - 1, CHUNK, CHUNK + 1, CHUNK + 21]
+            {
                 let mut scores = vec![0.0; count];
                 kernel.score(&forest, views(count), &mut scores);
                 for (at, (got, want)) in scores.iter().zip(&one_by_one).enumerate() {

@@ -1,10 +1,11 @@
-//! The variables of the SageMaker endpoint. Without `ENDPOINT_NAME` there is none, and the others are
-//! not read.
+//! The variables of the SageMaker endpoint, and of when it takes a model's place. Without
+//! `ENDPOINT_NAME` there is none, and the others that begin so are not read.
 
 use std::str::FromStr;
 
-use super::ConfigError;
 use super::forms::{Parsed, Refused, optional};
+use super::{ConfigError, ModelUri};
+use crate::trust::Policy;
 
 /// Rows of one call unless said otherwise: what a container scores in some tens of milliseconds, and a
 /// hundredth of what a request has room for.
@@ -31,6 +32,8 @@ const MAX_COOLDOWN_SECS: u64 = 3600;
 const MAX_CALLS_PER_SEC: f64 = 10_000.0;
 /// One call in a thousand seconds: less is none.
 const MIN_CALLS_PER_SEC: f64 = 0.001;
+/// Ten years: who wants a model for longer wants no limit.
+const MAX_MODEL_MAX_AGE_SECS: u64 = 315_360_000;
 /// SageMaker's own limit for a name.
 const MAX_NAME_LEN: usize = 63;
 
@@ -124,6 +127,63 @@ impl EndpointConfig {
             threshold: optional("ENDPOINT_THRESHOLD", get)?.map(|Threshold(score)| score),
             ..default
         }))
+    }
+}
+
+/// `MODEL_MAX_AGE_SECS`, if a model can be stale at all.
+pub(super) fn model_max_age_secs(
+    get: &impl Fn(&str) -> Option<String>,
+) -> Result<Option<u64>, ConfigError> {
+    Ok(optional("MODEL_MAX_AGE_SECS", get)?.map(|MaxAgeSecs(secs)| secs))
+}
+
+/// `FEATURES_URI`, if what it needs is there: an endpoint that takes values, and a threshold that is
+/// not the missing model's.
+pub(super) fn features_uri(
+    endpoint: Option<&EndpointConfig>,
+    get: &impl Fn(&str) -> Option<String>,
+) -> Result<Option<ModelUri>, ConfigError> {
+    let name = "FEATURES_URI";
+    let Some(FeaturesUri(uri)) = optional(name, get)? else { return Ok(None) };
+    let needs = match endpoint {
+        None => "ENDPOINT_NAME",
+        Some(endpoint) if endpoint.rows != RowKind::Values => "ENDPOINT_ROWS=values",
+        Some(endpoint) if endpoint.threshold.is_none() => "ENDPOINT_THRESHOLD",
+        Some(_) => return Ok(Some(uri)),
+    };
+    Err(ConfigError::Needs { name, needs })
+}
+
+struct FeaturesUri(ModelUri);
+
+impl Parsed for FeaturesUri {
+    const EXPECTED: &'static str = "s3://bucket/key or file:///path of a specification";
+}
+
+impl FromStr for FeaturesUri {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        text.parse().map(Self)
+    }
+}
+
+impl Parsed for Policy {
+    const EXPECTED: &'static str = "endpoint, local or fail, or a list like \
+                                    stale=endpoint,missing=endpoint,suspect=local";
+}
+
+struct MaxAgeSecs(u64);
+
+impl Parsed for MaxAgeSecs {
+    const EXPECTED: &'static str = "seconds, 1 to 315360000";
+}
+
+impl FromStr for MaxAgeSecs {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        between(text, 1, MAX_MODEL_MAX_AGE_SECS).map(Self)
     }
 }
 

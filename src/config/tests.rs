@@ -46,6 +46,9 @@ fn the_least_environment_gives_the_defaults() {
             alert_max_anomalies: 10,
             alert_cooldown_secs: 300,
             endpoint: None,
+            fallback: Policy::default(),
+            model_max_age_secs: None,
+            features: None,
             partial_batch: false,
             log_fields: false,
             deadline_reserve_ms: 1000,
@@ -115,6 +118,21 @@ fn a_prefix_in_s3_ends_with_a_slash_or_is_empty() {
 }
 
 #[test]
+fn a_specification_for_missing_models_needs_an_endpoint_of_values_and_a_threshold() {
+    let all = [
+        ("FEATURES_URI", "s3://models/spec.toml"),
+        ("ENDPOINT_NAME", "rcf"),
+        ("ENDPOINT_ROWS", "values"),
+        ("ENDPOINT_THRESHOLD", "1.5"),
+    ];
+    for (set, needs) in [(1, "ENDPOINT_NAME"), (2, "ENDPOINT_ROWS"), (3, "ENDPOINT_THRESHOLD")] {
+        let error = with(&all[..set]).expect_err("incomplete").to_string();
+        assert!(error.contains("FEATURES_URI") && error.contains(needs), "{error}");
+    }
+    assert_eq!(with(&all).expect("sound").features, Some(s3("spec.toml")));
+}
+
+#[test]
 fn a_missing_variable_is_named() {
     for (name, _) in SOUND {
         let error = with(&[(name, "")]).expect_err("required");
@@ -166,6 +184,12 @@ fn a_malformed_variable_is_named_with_its_value() {
         ("ALERT_MAX_ANOMALIES", "101"),
         ("ALERT_COOLDOWN_SECS", "86401"),
         ("ALERT_COOLDOWN_SECS", "5m"),
+        ("MODEL_MAX_AGE_SECS", "0"),
+        ("MODEL_MAX_AGE_SECS", "7d"),
+        ("FALLBACK", "remote"),
+        ("FALLBACK", "missing=local"),
+        ("FEATURES_URI", "spec.toml"),
+        ("ENDPOINT_NAME", "a b"),
         ("PARTIAL_BATCH", "yes"),
         ("PARTIAL_BATCH", "TRUE"),
         ("DEADLINE_RESERVE_MS", "99"),

@@ -4,17 +4,19 @@
 use std::borrow::Cow;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use sawlog_model::{DimensionError, Model};
+use sawlog_model::DimensionError;
 
 use super::{BatchReport, Failure, MAX_REASONS, Outcome, chain};
 use crate::alert::Alert;
+use crate::app::App;
 use crate::config::Kept;
+use crate::deadline::Until;
 use crate::event::{DecodeFault, Event, Record};
-use crate::models::Chosen;
+use crate::models::{Chosen, Held};
 use crate::scorer::{Points, Scored, Unscorable};
 use crate::sinks::{DeadLetter, SinkError};
-use crate::summary::{Counts, Summary};
-use crate::verdict::{self, Verdict};
+use crate::summary::{Counts, Identities, Summary};
+use crate::verdict::Verdict;
 
 /// A batch on its way. Every record's outcome is there from the start, as failed for want of time,
 /// and is only ever replaced: so there is exactly one a record whatever happens.
@@ -28,8 +30,8 @@ pub(super) struct Batch<'a> {
     pub(super) is_redriven: bool,
 }
 
-/// What was found of a record, and by which model; or why it can't be scored.
-pub(super) type Judged<'a> = Result<(&'a Model, Scored), Unscorable>;
+/// What was found of a record, and by what it was read; or why it can't be scored.
+pub(super) type Judged<'a> = Result<(&'a Held, Scored), Unscorable>;
 
 /// What is to be done about each record of a batch.
 pub(super) struct Sorted<'a> {
@@ -73,7 +75,7 @@ impl<'a> Batch<'a> {
                 event.records.len()
             ],
             report: BatchReport {
-                model: models.ids(),
+                model: models.ids().join(","),
                 ..BatchReport::of(event.source, event.records.len())
             },
             time_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
@@ -82,7 +84,11 @@ impl<'a> Batch<'a> {
     }
 
     /// Scores the records, model by model; one entry a record, in their order.
-    pub(super) fn score(&mut self) -> Result<Vec<Judged<'a>>, DimensionError> {
+    pub(super) async fn score(
+        &mut self,
+        app: &App,
+        until: Until,
+    ) -> Result<Vec<Judged<'a>>, DimensionError> {
         let event = self.event;
         let payload = |record: &'a Record<'a>| {
             let fault = |fault: &DecodeFault| Unscorable::Decode(fault.clone());
@@ -91,29 +97,39 @@ impl<'a> Batch<'a> {
         // What no model is chosen for stays as it is here.
         let unscored = |record| Err(payload(record).1.err().unwrap_or(Unscorable::NoModel));
         let mut judged: Vec<Judged<'a>> = event.records.iter().map(unscored).collect();
-        for (model, records) in self.models.groups() {
+        let name = || {
+            let mut identities = Identities::default();
+            event.records.iter().for_each(|record| identities.add(&record.origin.identity()));
+            identities.hash()
+        };
+        for (held, records) in self.models.groups() {
             let started = Instant::now();
             let points = Points::read(
-                model,
+                held.features(),
                 event.header.as_deref(),
                 records.iter().map(|&at| payload(&event.records[at])),
             );
             self.report.features += started.elapsed();
-            let started = Instant::now();
-            for (at, scored) in records.into_iter().zip(points.score(model)?) {
-                judged[at] = scored.map(|scored| (model, scored));
+            let scored = app.judge(held, points, name, until, &mut self.report).await?;
+            for (at, scored) in records.into_iter().zip(scored) {
+                judged[at] = scored.map(|scored| (held, scored));
             }
-            self.report.score += started.elapsed();
         }
         Ok(judged)
     }
 
     /// Verdicts on what was scored, as far as they are kept; dead letters of what never will be.
-    pub(super) fn sort(&mut self, judged: Vec<Judged<'a>>, kept: Kept) -> Sorted<'a> {
+    /// `endpoint` is the name of the endpoint that may have scored some.
+    pub(super) fn sort(
+        &mut self,
+        judged: Vec<Judged<'a>>,
+        kept: Kept,
+        endpoint: Option<&'a str>,
+    ) -> Sorted<'a> {
         let (mut verdicts, mut letters) = (Addressed::default(), Addressed::default());
         let (mut rest, mut scores) = (Vec::new(), Vec::with_capacity(judged.len()));
         for (index, (record, judged)) in self.event.records.iter().zip(judged).enumerate() {
-            let (model, scored) = match judged {
+            let (held, scored) = match judged {
                 Ok(judged) => judged,
                 Err(Unscorable::NoHistory) => {
                     self.outcomes[index] = Outcome::NoHistory;
@@ -123,6 +139,16 @@ impl<'a> Batch<'a> {
                     self.outcomes[index] = Outcome::Failed { reason: Failure::Unread(fault) };
                     continue;
                 }
+                Err(Unscorable::Endpoint(fault)) => {
+                    let reason = Failure::NotScored(fault);
+                    self.outcomes[index] = Outcome::Failed { reason };
+                    continue;
+                }
+                Err(Unscorable::NotTrusted { reason }) => {
+                    let reason = Failure::NotTrusted { reason };
+                    self.outcomes[index] = Outcome::Failed { reason };
+                    continue;
+                }
                 Err(fault) => {
                     self.bury(index, record, chain(&fault), &mut letters);
                     continue;
@@ -130,11 +156,12 @@ impl<'a> Batch<'a> {
             };
             scores.push(scored.score);
             self.report.scores.add(scored.score);
-            let anomaly = verdict::is_anomaly(model, scored.score);
+            let anomaly = scored.by.is_anomaly(scored.score);
             self.report.anomalies += usize::from(anomaly);
             if anomaly || kept == Kept::All {
                 let origin = Cow::Borrowed(&record.origin);
-                let verdict = Verdict::new(model, origin, record.timestamp_ms, scored);
+                let time = record.timestamp_ms;
+                let verdict = Verdict::by(held, endpoint, origin, time, scored);
                 verdicts.push(index, verdict);
             } else if kept == Kept::Nothing {
                 self.outcomes[index] = Outcome::Stored;
@@ -156,12 +183,13 @@ impl<'a> Batch<'a> {
             no_history: count(|outcome| matches!(outcome, Outcome::NoHistory)),
             failed: count(|outcome| matches!(outcome, Outcome::Failed { .. })) - rest,
             anomalies: self.report.anomalies,
+            by_endpoint: self.report.by_endpoint,
+            degraded: self.report.degraded,
         };
-        let mut models: Vec<String> =
-            self.models.groups().map(|(model, _)| model.id().to_owned()).collect();
+        let mut models: Vec<String> = self.models.ids().into_iter().map(str::to_owned).collect();
         // They come in the order of the topics in the event, which is not always the same.
         models.sort_unstable();
-        Summary::new(&self.event.records, counts, scores, models)
+        Summary::new(&self.event.records, counts, self.report.reason, scores, models)
     }
 
     /// The alerts about anomalies of which all is done: of one that comes again they are given then.

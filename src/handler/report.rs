@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use super::MAX_REASONS;
+use crate::endpoint::{BreakerState, EndpointCounts};
 use crate::event::{Record, Source};
 use crate::metrics::{Scores, ms};
 use crate::model_slot::CheckCounts;
 use crate::sinks::alerts::AlertCounts;
+use crate::trust::Reason;
 
 /// What was done with a batch. Holds nothing of the records' contents.
 #[derive(Debug, Clone)]
@@ -31,6 +33,18 @@ pub struct BatchReport {
     pub unread_objects: usize,
     /// Records judged anomalous, whatever became of them afterwards.
     pub anomalies: usize,
+    /// Records that a model in the function scored.
+    pub by_local: usize,
+    /// Records that the endpoint scored.
+    pub by_endpoint: usize,
+    /// Records that were scored by another than `FALLBACK` says, for want of it.
+    pub degraded: usize,
+    /// Why the endpoint scored, or should have: of several reasons the worst.
+    pub reason: Reason,
+    /// What became of calls of the endpoint since the last report.
+    pub calls: EndpointCounts,
+    /// Whether the endpoint is called at present; none without an endpoint.
+    pub breaker: Option<BreakerState>,
     /// What became of the alerts about them.
     pub alerts: AlertCounts,
     /// Calls of the sinks that were made again, by the SDK or for what was left undone.
@@ -49,12 +63,14 @@ pub struct BatchReport {
     pub decode: Duration,
     /// Time to make points of the payloads.
     pub features: Duration,
-    /// Time to score them and to explain the anomalies.
+    /// Time to have the endpoint score them.
+    pub endpoint: Duration,
+    /// Time to score them here and to explain the anomalies.
     pub score: Duration,
     /// Time to store verdicts and to send dead letters and alerts.
     pub store: Duration,
     /// Reasons why records failed or were poison, each with the first record that it is true of; the
-    /// first few of both.
+    /// first few of both. And why the endpoint scored fewer records than it should have.
     pub reasons: Vec<String>,
 }
 
@@ -72,6 +88,12 @@ impl BatchReport {
             answered: 0,
             unread_objects: 0,
             anomalies: 0,
+            by_local: 0,
+            by_endpoint: 0,
+            degraded: 0,
+            reason: Reason::default(),
+            calls: EndpointCounts::default(),
+            breaker: None,
             alerts: AlertCounts::default(),
             sink_retries: 0,
             event_bytes: 0,
@@ -81,6 +103,7 @@ impl BatchReport {
             total: Duration::ZERO,
             decode: Duration::ZERO,
             features: Duration::ZERO,
+            endpoint: Duration::ZERO,
             score: Duration::ZERO,
             store: Duration::ZERO,
             reasons: Vec::new(),
@@ -91,6 +114,23 @@ impl BatchReport {
         let reasons = &mut self.reasons;
         if reasons.len() < MAX_REASONS && !reasons.iter().any(|said| said.ends_with(reason)) {
             reasons.push(format!("{} {what}: {reason}", record.origin.identity()));
+        }
+    }
+
+    /// Who gave the scores: `local`, `endpoint`, `both` or `none`.
+    pub fn scorer(&self) -> &'static str {
+        match (self.by_local, self.by_endpoint) {
+            (0, 0) => "none",
+            (_, 0) => "local",
+            (0, _) => "endpoint",
+            (_, _) => "both",
+        }
+    }
+
+    /// Adds a reason that is none record's own.
+    pub(super) fn note(&mut self, reason: String) {
+        if self.reasons.len() < MAX_REASONS {
+            self.reasons.push(reason);
         }
     }
 
@@ -105,10 +145,15 @@ impl BatchReport {
         self.failed += piece.failed;
         self.no_history += piece.no_history;
         self.anomalies += piece.anomalies;
+        self.by_local += piece.by_local;
+        self.by_endpoint += piece.by_endpoint;
+        self.degraded += piece.degraded;
+        self.reason = self.reason.max(piece.reason);
         self.alerts.add(piece.alerts);
         self.scores.merge(piece.scores);
         self.decode += piece.decode;
         self.features += piece.features;
+        self.endpoint += piece.endpoint;
         self.score += piece.score;
         self.store += piece.store;
         let room = MAX_REASONS.saturating_sub(self.reasons.len());
@@ -136,6 +181,14 @@ impl BatchReport {
             answered = self.answered,
             unread_objects = self.unread_objects,
             anomalies = self.anomalies,
+            scorer = self.scorer(),
+            reason = self.reason.name(),
+            by_endpoint = self.by_endpoint,
+            degraded = self.degraded,
+            endpoint_calls = self.calls.calls,
+            endpoint_failed = self.calls.failed,
+            endpoint_not_asked = self.calls.not_asked,
+            breaker = self.breaker.map(BreakerState::name),
             alerts_sent = self.alerts.sent,
             alerts_held_back = self.alerts.held_back,
             alerts_failed = self.alerts.failed,
@@ -145,6 +198,7 @@ impl BatchReport {
             total_ms = ms(self.total),
             decode_ms = ms(self.decode),
             features_ms = ms(self.features),
+            endpoint_ms = ms(self.endpoint),
             score_ms = ms(self.score),
             store_ms = ms(self.store),
             reasons = self.reasons.join("; "),

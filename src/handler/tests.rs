@@ -345,7 +345,9 @@ fn a_verdict_that_will_never_be_taken_becomes_a_dead_letter() {
     let model = Arc::new(model(None));
     let raw = event(&[record(1, "{}"), record(2, "{}"), record(3, "{}")]);
     let event = Event::decode(&raw).expect("event");
-    let models = Chosen::new(["t"; 3].into_iter(), |_| Some(Arc::clone(&model)));
+    let models = Chosen::new(["t"; 3].into_iter(), |_| {
+        Some(Held::Model { model: Arc::clone(&model), age: None })
+    });
     let mut batch = Batch::new(&models, &event);
     let large = SinkError::TooLarge { service: "DynamoDB", bytes: 500_000, limit: 409_600 };
     let written = vec![Ok(()), Err(large), Err(SinkError::OutOfTime)];

@@ -483,7 +483,12 @@ mod tests {
                 FeatureShare { feature: 1, high: 0.25, low: 0.25, peak: None },
             ];
             let values = vec![Value::Number(60.0), Value::Category(path.into())];
-            let scored = Scored { score: 1.5, values, attribution: Some(attribution) };
+            let scored = Scored {
+                score: 1.5,
+                by: crate::trust::By::local(model),
+                values,
+                attribution: Some(attribution),
+            };
             let origin = Origin::Kafka { cluster: None, topic: topic.into(), partition: 0, offset };
             Verdict::new(model, Cow::Owned(origin), None, scored)
         };

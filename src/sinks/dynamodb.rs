@@ -3,7 +3,8 @@
 //! The table's partition key is `id` (a string), the record's identity; it has no sort key. Beside
 //! it an item has `score` and `threshold` (numbers; the latter null without calibration), `anomaly`
 //! (boolean), `features` (name to number, string or null), for an anomaly `attribution` (name to
-//! `high`, `low`, `share`; with a shingle `lag`, `lag_share`), `model`, `scorer`, `timestamp_ms` when
+//! `high`, `low`, `share`; with a shingle `lag`, `lag_share`), `model`, `scorer`, where no fresh model
+//! scored `endpoint`, `reason`, `threshold_of`, `degraded` as [`crate::verdict`] says, `timestamp_ms` when
 //! known, and the fields of the origin (`source`, and for Kafka `topic`, `partition`, `offset`,
 //! `cluster`). A summary's item has the names of its JSON, lists and maps included.
 //!
@@ -227,8 +228,16 @@ fn attributes(id: &str, verdict: &Verdict<'_>) -> Attributes {
         let shares = shares.map(|(name, part)| (name.to_owned(), share(part)));
         put("attribution", AttributeValue::M(shares.collect()));
     }
-    put("model", string(verdict.model_id()));
+    put("model", verdict.model_id().map_or(AttributeValue::Null(true), string));
     put("scorer", string(verdict.scorer()));
+    if let Some(endpoint) = verdict.endpoint() {
+        put("endpoint", string(endpoint));
+    }
+    if let Some(by) = verdict.exception() {
+        put("reason", string(by.reason.name()));
+        put("threshold_of", string(by.threshold_of.name()));
+        put("degraded", AttributeValue::Bool(by.degraded));
+    }
     if let Some(timestamp_ms) = verdict.timestamp_ms() {
         put("timestamp_ms", AttributeValue::N(timestamp_ms.to_string()));
     }
@@ -390,7 +399,12 @@ mod tests {
             FeatureShare { feature: 1, high: 0.0, low: 0.25, peak: None },
         ];
         let values = vec![Value::Number(930.5), Value::Missing];
-        let scored = Scored { score: 1.5, values, attribution: Some(attribution) };
+        let scored = Scored {
+            score: 1.5,
+            by: crate::trust::By::local(&model),
+            values,
+            attribution: Some(attribution),
+        };
         let origin = Origin::Kafka {
             cluster: Some("c-2".into()),
             topic: "t".into(),
@@ -498,7 +512,12 @@ mod tests {
         let verdict = |offset| {
             let origin = Origin::Kafka { cluster: None, topic: "t".into(), partition: 0, offset };
             let values = vec![Value::Number(1.0), Value::Missing];
-            let scored = Scored { score: 0.5, values, attribution: None };
+            let scored = Scored {
+                score: 0.5,
+                by: crate::trust::By::local(model),
+                values,
+                attribution: None,
+            };
             Verdict::new(model, Cow::Owned(origin), None, scored)
         };
         offsets.map(verdict).collect()
@@ -550,7 +569,8 @@ mod tests {
         let model = model(None);
         let mut verdicts = verdicts(&model, 0..1);
         let values = vec![Value::Number(1.0), Value::Category("x".repeat(500_000).into())];
-        let scored = Scored { score: 0.5, values, attribution: None };
+        let scored =
+            Scored { score: 0.5, by: crate::trust::By::local(&model), values, attribution: None };
         verdicts[0] = Verdict::new(&model, Cow::Owned(verdicts[0].origin().clone()), None, scored);
         let sink = DynamoDbResults::new(client("http://127.0.0.1:1".into()), "results".into(), 30);
         let written = sink.store(&verdicts, Until::FOREVER).await;

@@ -14,6 +14,7 @@ mod broker;
 mod cold_start;
 mod dead_letters;
 mod deployment;
+mod endpoint;
 mod events;
 mod faults;
 mod faults_model;

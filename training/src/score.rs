@@ -69,7 +69,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         rejects: args.rejects.as_deref().map(|path| Output::create(Some(path))).transpose()?,
         tally: Tally::default(),
         anomalies: 0,
-        batch: Batch::default(),
+        batch: Batch::new(&model),
     };
     if args.format == Format::Csv {
         writeln!(run.out, "score,anomaly,source,line")?;
@@ -107,10 +107,15 @@ struct Run<'m> {
 }
 
 /// Records that are not written yet: each with its place, and whether it has a point.
-#[derive(Default)]
 struct Batch {
     records: Vec<(Origin, bool)>,
     points: Points,
+}
+
+impl Batch {
+    fn new(model: &Model) -> Self {
+        Self { records: Vec::new(), points: Points::new(model.features()) }
+    }
 }
 
 /// What is written of a record that has too few of its series before it.
@@ -135,7 +140,7 @@ impl Run<'_> {
             }
         };
         match point {
-            Some(point) => self.batch.points.push(self.model, point),
+            Some(point) => self.batch.points.push(self.model.features(), point),
             None => self.tally.no_history += 1,
         }
         self.batch.records.push((origin, point.is_some()));
@@ -160,7 +165,8 @@ impl Run<'_> {
     }
 
     fn score_batch(&mut self) -> anyhow::Result<()> {
-        let Batch { records, points } = std::mem::take(&mut self.batch);
+        let next = Batch::new(self.model);
+        let Batch { records, points } = std::mem::replace(&mut self.batch, next);
         let mut scored = points.score(self.model)?.into_iter();
         for (origin, has_point) in records {
             match has_point.then(|| scored.next()).flatten() {
