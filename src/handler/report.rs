@@ -164,7 +164,11 @@ impl BatchReport {
     pub(super) fn failure(&self) -> String {
         let mut text = format!("{} of {} records failed", self.failed, self.records);
         if self.unread_objects > 0 {
-            text = format!("{} objects are not read to their end, {text}", self.unread_objects);
+            let objects = match self.unread_objects {
+                1 => "1 object is not read to its end".to_owned(),
+                count => format!("{count} objects are not read to their end"),
+            };
+            text = format!("{objects}, {text}");
         }
         format!("{text}: {}", self.reasons.join("; "))
     }

@@ -105,9 +105,11 @@ impl SqsDeadLetters {
     ) -> Vec<(usize, Written)> {
         let mut outcomes = Vec::with_capacity(messages.len());
         let mut pending = Vec::with_capacity(messages.len());
+        // If S3 hangs, the messages that don't need it still go out.
+        let until_sent = until.half();
         for message in messages {
             let index = message.index;
-            match self.entry(&letters[index], message, until).await {
+            match self.entry(&letters[index], message, until_sent).await {
                 Ok(entry) => pending.push((index, entry)),
                 Err(fault) => outcomes.push((index, Err(fault))),
             }

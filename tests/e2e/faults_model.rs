@@ -47,7 +47,7 @@ impl Store {
 }
 
 /// An error as S3 gives it.
-fn s3_error(code: u16, name: &str) -> Fault {
+pub(crate) fn s3_error(code: u16, name: &str) -> Fault {
     let body = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{name}</Code>\
          <Message>as the test wants it</Message></Error>"
@@ -76,7 +76,10 @@ fn a_store_that_refuses_or_damages_the_model_keeps_the_function_from_starting() 
     for (fault, words) in [
         (s3_error(404, "NoSuchKey"), "NoSuchKey"),
         (s3_error(403, "AccessDenied"), "AccessDenied"),
+        // What S3 says to a clock that is a quarter of an hour off.
+        (s3_error(403, "RequestTimeTooSkewed"), "RequestTimeTooSkewed"),
         (s3_error(500, "InternalError"), "InternalError"),
+        (status(503), "HTTP 503"),
         (s3_error(503, "SlowDown"), "SlowDown"),
         (Fault::Corrupt, "checksum"),
         (Fault::Truncate, ""),

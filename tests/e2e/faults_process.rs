@@ -136,6 +136,30 @@ fn a_deadline_that_can_not_be_is_taken_for_none() {
 }
 
 #[test]
+fn records_of_any_time_are_stored_and_expire_within_the_term() {
+    let deployment = Deployment::with_file(28);
+    let lambda = deployment.lambda();
+    let mut batch =
+        Batch::of(Kafka::SelfManaged, lines(9).into_iter().map(|line| (line, Fate::Stored)));
+    // Producers whose clocks are in 1970, before it, a year off, at the end of all numbers; and one right.
+    let now = i64::try_from(epoch_ms_in(Duration::ZERO)).expect("a time of this age");
+    let (day, year) = (86_400_000, 365 * 86_400_000);
+    let times = [0, 1, -1, i64::MIN, now - year, now - day, now + day / 2, now + year, i64::MAX];
+    let mut event: serde_json::Value = serde_json::from_str(&batch.event).expect("json");
+    for (offset, time) in times.iter().enumerate() {
+        event["records"]["requests-0"][offset]["timestamp"] = (*time).into();
+    }
+    batch.event = event.to_string();
+    mend(&batch, &deployment, &lambda);
+    // RESULTS_TTL_DAYS is 30; half of it at least is left, and a day may be begun.
+    let term = now / 1000 + 15 * 86_400..=now / 1000 + 32 * 86_400;
+    for (id, item) in deployment.dynamodb.items("results") {
+        let expires_at: i64 = item["expires_at"].as_n().expect("a number").parse().expect("whole");
+        assert!(term.contains(&expires_at), "{id} expires at {expires_at}, not in {term:?}");
+    }
+}
+
+#[test]
 fn a_deadline_already_near_is_answered_by_every_record_and_nothing_is_begun() {
     let deployment = Deployment::with_file(27);
     let variables = deployment.variables();

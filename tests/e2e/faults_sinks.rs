@@ -21,6 +21,14 @@ fn lambda(deployment: &Deployment) -> Lambda {
     lambda
 }
 
+/// Calls of the sinks that the last invocation's metrics say were made again.
+fn sink_retries(lambda: &Lambda) -> u64 {
+    let log = lambda.log();
+    let line = log.lines().rfind(|line| line.contains(r#""SinkRetries":"#)).expect("metrics");
+    let line: serde_json::Value = serde_json::from_str(line).expect("a line of json");
+    line["SinkRetries"].as_u64().expect("a count")
+}
+
 /// Milliseconds since 1970 so long from now.
 pub(crate) fn epoch_ms_in(time: Duration) -> u64 {
     let then = (SystemTime::now() + time).duration_since(UNIX_EPOCH).expect("after 1970");
@@ -104,6 +112,7 @@ fn a_table_that_throttles_or_fails_now_and_then_ends_stored() {
     let reported = account(&batch, &deployment, &answer, Unsure::Yes);
     assert!(reported < LEN, "nothing was stored: {}", answer.body);
     assert!(deployment.proxy.counts().faults > 0);
+    assert!(sink_retries(&lambda) > 0, "the SDK's tries are counted");
     mend(&batch, &deployment, &lambda);
 }
 
@@ -112,7 +121,9 @@ fn a_table_that_only_throttles_or_fails_is_answered_by_every_record() {
     let deployment = Deployment::with_file(12);
     let lambda = lambda(&deployment);
     let batch = Batch::new(Kafka::Msk, LEN);
-    for fault in [throttled(), status(500), status(503), denied(), Fault::Close] {
+    // The last is what DynamoDB says to a clock that is off.
+    let skewed = dynamodb_error(400, "InvalidSignatureException");
+    for fault in [throttled(), status(500), status(503), denied(), Fault::Close, skewed] {
         let what = format!("{fault:?}");
         deployment.proxy.rule(move |_, _| fault.clone());
         let answer = lambda.invoke(&batch.event);
@@ -131,8 +142,11 @@ fn items_left_unprocessed_are_written_in_later_rounds() {
     let answer = lambda.invoke(&batch.event);
     assert_eq!((answer.status, answer.body.as_str()), (200, ALL_DONE));
     assert_eq!(account(&batch, &deployment, &answer, Unsure::No), 0);
-    assert!(deployment.proxy.counts().calls > 8, "{:?}", deployment.proxy.counts());
+    let calls = deployment.proxy.counts().calls;
+    assert!(calls > 8, "{calls} calls");
+    assert_eq!(sink_retries(&lambda), calls as u64 - 8, "every round after the first is counted");
     mend(&batch, &deployment, &lambda);
+    assert_eq!(sink_retries(&lambda), 0);
 }
 
 #[test]

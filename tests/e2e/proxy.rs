@@ -29,6 +29,8 @@ pub(crate) enum Fault {
     Unprocessed(u64),
     /// Done, but late.
     Delay(Duration),
+    /// Done by the server; half of the answer's body arrives at once, the rest by ten kilobytes a second.
+    Drip,
     /// Taken and never answered. The server does not hear of it.
     Hang,
     /// The connection is closed without an answer; the server does not hear of it.
@@ -151,6 +153,16 @@ impl Shared {
                 Fault::Delay(delay) => {
                     std::thread::sleep(delay);
                     out.write_all(&self.forward(&request)?.bytes())?;
+                }
+                Fault::Drip => {
+                    let answer = self.forward(&request)?;
+                    let bytes = answer.bytes();
+                    let (at_once, rest) = bytes.split_at(bytes.len() - answer.body.len() / 2);
+                    out.write_all(at_once)?;
+                    for drop in rest.chunks(1000) {
+                        std::thread::sleep(Duration::from_millis(100));
+                        out.write_all(drop)?;
+                    }
                 }
                 Fault::Hang => {
                     std::thread::sleep(HANG);

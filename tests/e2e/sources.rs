@@ -9,32 +9,31 @@ use crate::batch::{Batch, Kafka, assert_same_ids};
 use crate::function::{Answer, Function, Variables, model, repository};
 use crate::servers::{S3, Sqs};
 
-const BUCKET: &str = "landed-logs";
+pub(crate) const BUCKET: &str = "landed-logs";
 const ALL_DONE: &str = r#"{"batchItemFailures":[]}"#;
 
 /// A function on files, but for what a test sets otherwise.
-fn variables(folder: &Path) -> Variables {
+pub(crate) fn variables(folder: &Path) -> Variables {
     let file = |name: &str| format!("file://{}", folder.join(name).display());
     std::fs::write(folder.join("model"), model()).expect("the model written");
     Variables::default()
         .set("MODEL_URI", file("model"))
         .set("RESULTS", "all")
-        .set("RESULTS", "all")
         .set("RESULTS_URI", file("results.jsonl"))
         .set("DEAD_LETTERS_URI", file("dead.jsonl"))
 }
 
-fn entries(folder: &Path, name: &str) -> Vec<Value> {
+pub(crate) fn entries(folder: &Path, name: &str) -> Vec<Value> {
     let text = std::fs::read_to_string(folder.join(name)).expect("a file");
     text.lines().map(|line| serde_json::from_str(line).expect("a json line")).collect()
 }
 
-fn ids(entries: &[Value]) -> impl Iterator<Item = &str> {
+pub(crate) fn ids(entries: &[Value]) -> impl Iterator<Item = &str> {
     entries.iter().map(|entry| entry["id"].as_str().expect("an id"))
 }
 
 /// The notification in a file of tests/events, of an object as it was put.
-fn notice(name: &str, (etag, version): &(String, Option<String>)) -> String {
+pub(crate) fn notice(name: &str, (etag, version): &(String, Option<String>)) -> String {
     let path = repository("tests/events").join(name);
     let text = std::fs::read_to_string(&path).expect("an event");
     let mut event: Value = serde_json::from_str(&text).expect("json");
@@ -46,11 +45,11 @@ fn notice(name: &str, (etag, version): &(String, Option<String>)) -> String {
     event.to_string()
 }
 
-fn request(ms: usize) -> String {
+pub(crate) fn request(ms: usize) -> String {
     format!("{{\"duration_us\":{ms},\"n_spans\":50}}\n")
 }
 
-fn assert_refused(answer: &Answer, words: &[&str]) {
+pub(crate) fn assert_refused(answer: &Answer, words: &[&str]) {
     assert_eq!(answer.status, 500, "{}", answer.body);
     let message = answer.json()["errorMessage"].as_str().expect("a message").to_owned();
     for words in words {
@@ -139,7 +138,7 @@ fn an_object_that_can_not_be_read_fails_the_invocation() {
     bytes.truncate(bytes.len() - 100);
     let put = s3.put(BUCKET, key, bytes);
     let answer = function.invoke(&notice("s3.json", &put));
-    assert_refused(&answer, &[place, "reading stopped at line", "1 objects are not read"]);
+    assert_refused(&answer, &[place, "reading stopped at line", "1 object is not read to its end"]);
     assert!(!function.log().contains("panicked"), "{}", function.log());
 
     // In a message of SQS it is that message that comes again.
