@@ -180,9 +180,13 @@ impl Extractor {
                         Some(column) => of_feature.push(column),
                         None if columns.is_empty() => of_feature.push(0),
                         None => {
+                            let other = other_delimiter(columns, *delimiter);
                             let columns = listed(columns.iter().map(String::as_str));
-                            let fault =
-                                SpecFault::NoSuchColumn { field: field.to_owned(), columns };
+                            let field = field.to_owned();
+                            let fault = match other {
+                                Some(other) => SpecFault::OtherDelimiter { field, columns, other },
+                                None => SpecFault::NoSuchColumn { field, columns },
+                            };
                             return Err((place(feature), fault));
                         }
                     }
@@ -250,6 +254,15 @@ impl Extractor {
 /// The field that tells series apart.
 fn key_of(spec: &Spec) -> Option<&str> {
     spec.shingle.as_ref()?.key.as_deref()
+}
+
+/// What seems to divide columns of which there is one: its name has a character that elsewhere is a
+/// delimiter.
+fn other_delimiter(columns: &[String], delimiter: u8) -> Option<char> {
+    let [column] = columns else { return None };
+    [';', '\t', '|', ',']
+        .into_iter()
+        .find(|&other| u32::from(other) != u32::from(delimiter) && column.contains(other))
 }
 
 fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {

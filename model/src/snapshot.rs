@@ -29,7 +29,7 @@
 //!
 //! Boxes are not stored: they follow from the points. The shape can't hold a cycle, since a child's
 //! place follows from its parent's; that every node hangs on an earlier one is checked. A reader
-//! checks in this order: length, magic, version, checksum, header, its contents, section lengths
+//! checks in this order: magic, length, version, checksum, header, its contents, section lengths
 //! against what is there (before anything is allocated), then each tree as
 //! [`crate::forest::StructureFault`] lists. Nothing is allocated beyond a small multiple of the
 //! snapshot's own length, and no bytes make it panic.
@@ -139,10 +139,10 @@ pub enum SnapshotError {
         got: u64,
     },
     /// Not a snapshot at all.
-    #[error("not a sawlog snapshot: the magic at offset 0 is {got:02x?}")]
+    #[error("not a sawlog model (`sawlog train` writes one): at offset 0 is {found}")]
     Magic {
-        /// The first bytes.
-        got: [u8; 8],
+        /// What it looks like instead.
+        found: &'static str,
     },
     /// Written by another version.
     #[error(
@@ -434,17 +434,30 @@ fn id_of(checksum: &[u8]) -> String {
     checksum.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// What a file is that begins so, as far as it helps whoever gave the wrong one.
+fn kind_of(beginning: &[u8]) -> &'static str {
+    match beginning {
+        [] => "the end: it is empty",
+        [0x1f, 0x8b, ..] => "gzip",
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => "zstd",
+        [b'P', b'K', ..] => "a zip archive",
+        text if text.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) => {
+            "text"
+        }
+        _ => "something else",
+    }
+}
+
 /// Checks what surrounds the sections and returns the length before the checksum.
 fn check_envelope(bytes: &[u8]) -> Result<usize, SnapshotError> {
     let got = bytes.len() as u64;
+    let beginning = &bytes[..bytes.len().min(MAGIC.len())];
+    if beginning.is_empty() || !MAGIC.starts_with(beginning) {
+        return Err(SnapshotError::Magic { found: kind_of(beginning) });
+    }
     if bytes.len() < PREFIX + CHECKSUM {
         let expected = (PREFIX + CHECKSUM) as u64;
         return Err(SnapshotError::Truncated { section: "prefix", offset: 0, expected, got });
-    }
-    let mut magic = [0; 8];
-    magic.copy_from_slice(&bytes[..8]);
-    if magic != MAGIC {
-        return Err(SnapshotError::Magic { got: magic });
     }
     let version = u32_at(bytes, 8);
     if ![VERSION, VERSION_SHINGLED].contains(&version) {

@@ -227,6 +227,20 @@ pub enum SpecFault {
         /// The columns there are.
         columns: String,
     },
+    /// A field that names no column, in a header that looks as if its columns were divided otherwise.
+    #[error(
+        "there is no column named `{field}`; there are {columns}: is the delimiter {other:?}? \
+         (`delimiter = \"{}\"` in the specification)",
+        other.escape_default()
+    )]
+    OtherDelimiter {
+        /// As written.
+        field: String,
+        /// The columns there are.
+        columns: String,
+        /// What may divide them.
+        other: char,
+    },
     /// A column name that occurs twice.
     #[error("the column `{0}` occurs twice")]
     DuplicateColumn(String),

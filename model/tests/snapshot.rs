@@ -184,7 +184,13 @@ fn errors_name_section_and_offset() {
     let leaves = points_len / 20;
     let cuts_at = points_at - 4 * leaves - 4 * (leaves - 6);
     let cases: Vec<(Vec<u8>, &str)> = vec![
-        (b"PK\x03\x04".repeat(20), "not a sawlog snapshot: the magic at offset 0"),
+        (b"PK\x03\x04".repeat(20), "at offset 0 is a zip archive"),
+        (
+            b"time,value\n".to_vec(),
+            "not a sawlog model (`sawlog train` writes one): at offset 0 is text",
+        ),
+        (b"\x1f\x8b".to_vec(), "at offset 0 is gzip"),
+        (bytes[..7].to_vec(), "snapshot truncated: prefix needs 56 bytes at offset 0, 7 are there"),
         (with(8, &[9]), "snapshot version 9 at offset 8"),
         (with(12, &[255; 4]), "snapshot truncated: header needs 4294967295 bytes at offset 24"),
         (with(24, &[77]), "header at offset 24:"),
@@ -198,7 +204,7 @@ fn errors_name_section_and_offset() {
         (with(points_at, &f32::INFINITY.to_le_bytes()), "tree 0: leaf 0 has the coordinate inf"),
         (with(points_at, &f32::NAN.to_le_bytes()), "tree 0: leaf 0 has the coordinate NaN"),
         (seal(bytes[..100].to_vec()), "snapshot length at offset 16"),
-        (Vec::new(), "snapshot truncated: prefix needs 56 bytes at offset 0, 0 are there"),
+        (Vec::new(), "at offset 0 is the end: it is empty"),
     ];
     for (bytes, want) in cases {
         let got = refused(&bytes).to_string();

@@ -25,6 +25,9 @@ const BATCH: usize = 1024;
 ///
 /// All records of the input are scored; the model's old threshold, if any, is replaced.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  sawlog calibrate --model model.sawlog --input recent.log --threshold quantile:0.995")]
 pub(crate) struct Args {
     /// The model
     #[arg(long)]

@@ -20,6 +20,9 @@ const MAX_FILE_LEN: u64 = 2 << 30;
 /// columns are passed over. Its scores are those of the implementation. It has no threshold until
 /// `sawlog calibrate` sets one.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  sawlog import --from aws-rcf-json forest.json --output model.sawlog")]
 pub(crate) struct Args {
     /// What wrote the file. aws-rcf-json: AWS's Java library, the JSON of its RandomCutForestMapper's
     /// state, saved with its trees (saveTreeStateEnabled)

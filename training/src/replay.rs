@@ -43,6 +43,9 @@ const BAR_WIDTH: usize = 40;
 /// Results and dead letters are written as JSON lines beside each other; records that are there
 /// already are not written again.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  sawlog replay --model model.sawlog --input later.log --output replayed")]
 pub(crate) struct Args {
     /// The model
     #[arg(long)]

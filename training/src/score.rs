@@ -29,6 +29,11 @@ const BATCH: usize = 4096;
 /// Writes one line a record in the order of the input, a summary on standard error. With a shingle, a
 /// record that has too few of its series before it in its file has a line without a score.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sawlog score --model model.sawlog --input later.log
+  sawlog score --model model.sawlog --input logs/ --output scores.csv --format csv
+  tail -n 1000 app.log | sawlog score --model model.sawlog --input -")]
 pub(crate) struct Args {
     /// The model
     #[arg(long)]

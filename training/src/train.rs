@@ -47,6 +47,11 @@ pub(crate) const MAX_REJECT_SHARE: f64 = 0.05;
 
 /// Trains a model on historical logs.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sawlog train --spec spec.toml --input logs/ 'archive/*.gz' --output model.sawlog
+  zcat old.gz | sawlog train --spec spec.toml --input - --output model.sawlog
+  sawlog train --spec spec.toml --input taxi.csv --output taxi.sawlog --shingle 48")]
 pub(crate) struct Args {
     /// The feature specification (TOML): the format of a record and the fields that are features
     #[arg(long, value_name = "SPEC.toml")]
@@ -170,7 +175,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 pub(crate) fn train_to_file(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
     let named = || format!("specification {}", args.spec.display());
     let text = std::fs::read_to_string(&args.spec).with_context(named)?;
-    let spec = args.shingled(ValidSpec::from_toml(&text).with_context(named)?)?;
+    // What is wrong with it says itself that it is a specification's.
+    let spec = ValidSpec::from_toml(&text).with_context(|| args.spec.display().to_string())?;
+    let spec = args.shingled(spec)?;
     let sources = input::resolve(&args.input)?;
     let mut read: Vec<&Path> = sources.iter().map(|source| Path::new(&source.name)).collect();
     read.push(&args.spec);

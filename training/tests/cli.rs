@@ -240,8 +240,23 @@ fn inputs_that_are_not_there_or_are_damaged_are_named() {
         "0",
     ]);
     assert!(said.contains("trees is 0; 1 to"), "{said}");
+    bench.write("text", "no model\n");
+    bench.write("nothing", "");
+    for (model, want) in [("text", "is text"), ("nothing", "it is empty"), ("cut.gz", "is gzip")] {
+        let said = bench.fails(&["inspect", model]);
+        assert!(said.starts_with(&format!("sawlog: model {model}: not a sawlog model")), "{said}");
+        assert!(said.contains(want), "want {want}, got {said}");
+    }
+    bench.write("spec.toml", SPEC.replace("json", "csv").replace('/', ""));
+    bench.write("semicolons.csv", "duration;size\n1;2\n");
+    let said = bench.fails_to_train("semicolons.csv");
+    assert!(said.contains("delimiter = \";\""), "{said}");
+    bench.write("tabs.csv", "duration\tsize\n1\t2\n");
+    let said = bench.fails_to_train("tabs.csv");
+    assert!(said.contains("delimiter = \"\\t\""), "{said}");
     bench.write("spec.toml", SPEC.replace("missing =", "mising ="));
     let said = bench.fails_to_train("log");
+    assert_eq!(said.matches("specification").count(), 1, "said once: {said}");
     assert!(
         said.contains("spec.toml") && said.contains("line 5") && said.contains("mising"),
         "{said}"
