@@ -25,7 +25,7 @@ use sawlog_model::MAX_RECORD_LEN;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-pub use self::direct::{Asked, Request, RequestError, values};
+pub use self::direct::{Asked, Form, Request, RequestError, values};
 pub use self::s3::Notice;
 pub use self::sqs::Pointer;
 use crate::origin::Origin;

@@ -27,6 +27,8 @@
 //! [`models`] and [`model_store`], which choose and fetch the models, and [`model_slot`], which keeps
 //! each of them fresh; [`deadline`] says until when work may go on.
 //!
+//! [`content`] is what SageMaker's endpoints are asked and answer, for `sawlog serve`.
+//!
 //! [`metrics`] writes one line an invocation for CloudWatch.
 //!
 //! Every record ends as exactly one [`handler::Outcome`]: stored, dead-lettered or failed. What is
@@ -37,6 +39,7 @@
 pub mod alert;
 pub mod app;
 pub mod config;
+pub mod content;
 pub mod deadline;
 pub mod endpoint;
 pub mod event;

@@ -9,6 +9,7 @@
 //! spec       a specification written by hand, and the records read by it
 //! record     one record of a log, by specifications as people write them
 //! event      an invocation of the Lambda: its text, or what a record in it carries
+//! content    a request to `sawlog serve`: its body, in each content type
 //! ```
 //!
 //! Each ends in a value or an error, never in a panic, an endless loop or an allocation out of
@@ -19,6 +20,8 @@ use peak_alloc::PeakAlloc;
 use sawlog_model::{Features, MAX_COORDINATE, Model};
 
 // The Lambda's own modules, by symbolic links: its crate would bring the AWS SDK along.
+#[allow(dead_code)]
+pub mod content;
 #[allow(dead_code)]
 pub mod event;
 #[allow(dead_code)]

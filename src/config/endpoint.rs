@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use super::forms::{Parsed, Refused, optional};
 use super::{ConfigError, ModelUri};
+pub use crate::content::RowKind;
 use crate::trust::Policy;
 
 /// Rows of one call unless said otherwise: what a container scores in some tens of milliseconds, and a
@@ -72,17 +73,6 @@ pub enum RowFormat {
     Csv,
     /// `application/json`
     Json,
-}
-
-/// What a row is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum RowKind {
-    /// What the forest sees: encoded, transformed, with a shingle of several records. For an endpoint
-    /// that was trained on the same, as `sawlog serve` of the same snapshot is.
-    #[default]
-    Points,
-    /// The features' values as the record has them: for an endpoint that was trained on raw columns.
-    Values,
 }
 
 impl EndpointConfig {

@@ -172,43 +172,72 @@ fn event<'a>(
     event
 }
 
+/// What an instance gives its values in.
+#[derive(Debug, Clone, Copy)]
+pub struct Form<'a> {
+    /// The values, a list as a rule.
+    pub values: &'a RawValue,
+    /// In a sparse instance the index of each.
+    pub keys: Option<&'a RawValue>,
+    /// How many values there are with those that a sparse instance leaves out.
+    pub shape: Option<&'a RawValue>,
+}
+
+impl<'a> Form<'a> {
+    /// Reads `{"features": [...]}`, or `{"data": {"features": ...}}` with a list or with `values`, `keys`
+    /// and `shape`; `None` for anything else.
+    pub fn read(instance: &'a RawValue) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Instance<'a> {
+            #[serde(borrow)]
+            features: Option<&'a RawValue>,
+            #[serde(borrow)]
+            data: Option<Data<'a>>,
+        }
+        #[derive(Deserialize)]
+        struct Data<'a> {
+            #[serde(borrow)]
+            features: &'a RawValue,
+        }
+        #[derive(Deserialize)]
+        struct Tensor<'a> {
+            #[serde(borrow)]
+            values: &'a RawValue,
+            #[serde(borrow)]
+            keys: Option<&'a RawValue>,
+            #[serde(borrow)]
+            shape: Option<&'a RawValue>,
+        }
+        let is_object = |raw: &RawValue| raw.get().starts_with('{');
+        if !is_object(instance) {
+            return None;
+        }
+        let instance: Instance<'a> = serde_json::from_str(instance.get()).ok()?;
+        match (instance.features, instance.data) {
+            (None, Some(Data { features })) if is_object(features) => {
+                let Tensor { values, keys, shape } = serde_json::from_str(features.get()).ok()?;
+                Some(Self { values, keys, shape })
+            }
+            (Some(values), None) | (None, Some(Data { features: values })) => {
+                Some(Self { values, keys: None, shape: None })
+            }
+            _ => None,
+        }
+    }
+}
+
 /// The values of one instance, one a feature; with a shingle those of each record of the point, the
 /// newest last.
 ///
 /// # Errors
 /// What is wrong with it, by the name of the feature.
 pub fn values(features: &Features, instance: &RawValue) -> Result<Vec<Value>, String> {
-    #[derive(Deserialize)]
-    struct Instance<'a> {
-        #[serde(borrow)]
-        features: Option<&'a RawValue>,
-        #[serde(borrow)]
-        data: Option<Data<'a>>,
-    }
-    #[derive(Deserialize)]
-    struct Data<'a> {
-        #[serde(borrow)]
-        features: Inner<'a>,
-    }
-    #[derive(Deserialize)]
-    struct Inner<'a> {
-        #[serde(borrow)]
-        values: Option<&'a RawValue>,
-        #[serde(borrow)]
-        keys: Option<&'a RawValue>,
-    }
     let form = "it is not {\"features\": [...]} or {\"data\": {\"features\": {\"values\": [...]}}}";
-    let instance: Instance<'_> = match instance.get() {
-        text if text.starts_with('{') => serde_json::from_str(text).map_err(|_| form)?,
-        _ => return Err(form.into()),
-    };
-    let list = match (instance.features, instance.data) {
-        (Some(list), None) => list,
-        (None, Some(Data { features: Inner { values: Some(list), keys: None } })) => list,
-        (None, Some(Data { features: Inner { keys: Some(_), .. } })) => {
+    let list = match Form::read(instance).ok_or(form)? {
+        Form { keys: Some(_), .. } => {
             return Err("it is sparse (`keys`); send every value".into());
         }
-        _ => return Err(form.into()),
+        Form { values, .. } => values,
     };
     let list: Vec<&RawValue> = serde_json::from_str(list.get()).map_err(|_| form)?;
     let specs = features.spec().features();
@@ -295,6 +324,7 @@ mod tests {
         let expected = Ok(vec![Value::Number(-1.5e3), Value::Category("/1".into())]);
         assert_eq!(read(r#"{"features":[-1.5e3,"/1"]}"#), expected);
         assert_eq!(read(r#"{"data":{"features":{"values":[-1500,"\/1"]}}}"#), expected);
+        assert_eq!(read(r#"{"data":{"features":[-1500,"/1"]},"configuration":{}}"#), expected);
         let missing = Ok(vec![Value::Number(0.0), Value::Missing]);
         assert_eq!(read(r#"{"features":[0,null]}"#), missing);
         for (json, words) in [

@@ -1,5 +1,5 @@
 //! The release `bootstrap` as Lambda runs it: a process under a Runtime API, invoked over a socket,
-//! with S3, DynamoDB, SQS and SNS servers beside it on loopback. `tests/run` sets up what these tests
+//! with S3, DynamoDB, SQS and SNS servers beside it on loopback; and `sawlog serve`. `tests/run` sets up what these tests
 //! need; without it they fail and say so, and none is skipped.
 
 #![allow(
@@ -31,6 +31,8 @@ mod mapping;
 mod process;
 mod proxy;
 mod results;
+mod serve;
+mod serve_hostile;
 mod servers;
 mod shingle;
 mod sources;

@@ -87,6 +87,13 @@ impl Process {
         self.child.kill().expect("a signal sent");
     }
 
+    /// Asks the process to end, as whoever runs it does.
+    pub(crate) fn terminate(&self) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &id]).status().expect("kill runs");
+        assert!(sent.success(), "{}: no signal sent: {sent}", self.name);
+    }
+
     /// The most memory that the process has had so far, in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());

@@ -16,6 +16,7 @@ mod output;
 mod progress;
 mod replay;
 mod score;
+mod serve;
 mod tally;
 mod train;
 
@@ -38,6 +39,7 @@ enum Command {
     Inspect(inspect::Args),
     Score(score::Args),
     Replay(replay::Args),
+    Serve(serve::Args),
     Demo(demo::Args),
 }
 
@@ -50,6 +52,7 @@ fn main() -> std::process::ExitCode {
         Command::Inspect(args) => inspect::run(args),
         Command::Score(args) => score::run(args),
         Command::Replay(args) => replay::run(args),
+        Command::Serve(args) => serve::run(args),
         Command::Demo(args) => demo::run(args),
     };
     match result {
