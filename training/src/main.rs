@@ -6,6 +6,7 @@
 
 use clap::{Parser, Subcommand};
 
+mod bench_endpoint;
 mod calibrate;
 mod demo;
 mod describe;
@@ -40,6 +41,7 @@ enum Command {
     Score(score::Args),
     Replay(replay::Args),
     Serve(serve::Args),
+    BenchEndpoint(bench_endpoint::Args),
     Demo(demo::Args),
 }
 
@@ -53,6 +55,7 @@ fn main() -> std::process::ExitCode {
         Command::Score(args) => score::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Serve(args) => serve::run(args),
+        Command::BenchEndpoint(args) => bench_endpoint::run(args),
         Command::Demo(args) => demo::run(args),
     };
     match result {
