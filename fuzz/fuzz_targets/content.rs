@@ -35,7 +35,11 @@ fuzz_target!(|data: &[u8]| {
     let dimensions = FEATURES.dimensions();
     within(FACTOR * data.len() + BASE, || match points(of, body, kind, &FEATURES) {
         Ok(points) => {
-            assert!(!points.is_empty() && points.len() % dimensions == 0, "{} numbers", points.len());
+            assert!(
+                !points.is_empty() && points.len() % dimensions == 0,
+                "{} numbers",
+                points.len()
+            );
             assert!(points.iter().all(|x| x.abs() <= MAX_COORDINATE), "{points:?}");
             again(&points);
             // The type of an answer is no matter of that of the request.
