@@ -56,7 +56,7 @@ pub(super) fn number<T: FromStr + PartialOrd + fmt::Display>(
     match value.parse() {
         Ok(number) if range.contains(&number) => Ok(number),
         _ => {
-            let expected = format!("{unit}, {} to {}", range.start(), range.end()).into();
+            let expected = format!("{} to {} {unit}", range.start(), range.end()).into();
             Err(ConfigError::Malformed { name, value, expected })
         }
     }

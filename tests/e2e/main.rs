@@ -12,6 +12,7 @@ mod alerts;
 mod batch;
 mod broker;
 mod cold_start;
+mod concurrent;
 mod dead_letters;
 mod deployment;
 mod endpoint;

@@ -4,6 +4,7 @@
 
 use std::io::{self, BufReader, Write as _};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ pub(crate) enum Fault {
     Unprocessed(u64),
     /// Done, but late.
     Delay(Duration),
+    /// Done once the flag is set.
+    DelayUntil(Arc<AtomicBool>),
     /// Done by the server; half of the answer's body arrives at once, the rest by ten kilobytes a second.
     Drip,
     /// Taken and never answered. The server does not hear of it.
@@ -152,6 +155,12 @@ impl Shared {
                 }
                 Fault::Delay(delay) => {
                     std::thread::sleep(delay);
+                    out.write_all(&self.forward(&request)?.bytes())?;
+                }
+                Fault::DelayUntil(flag) => {
+                    while !flag.load(Ordering::Acquire) {
+                        std::thread::sleep(Duration::from_millis(5));
+                    }
                     out.write_all(&self.forward(&request)?.bytes())?;
                 }
                 Fault::Drip => {
