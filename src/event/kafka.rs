@@ -10,6 +10,7 @@
 //! partition records stand in the order of their offsets.
 
 use std::borrow::Cow;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -26,17 +27,28 @@ const MAX_TOPIC_LEN: usize = 249;
 
 pub(super) fn decode<'a>(source: Source, envelope: &Envelope<'a>) -> Result<Event<'a>, EventError> {
     let records = envelope.records.ok_or(EventError::Records)?;
-    let Ok(Partitions(partitions)) = serde_json::from_str(records.get()) else {
-        return Err(EventError::Records);
-    };
     let cluster = envelope.event_source_arn.and_then(super::text);
     let mut decoder = Decoder {
         cluster: cluster.as_deref().map(cluster_of).map(Arc::from),
         // Four characters of base64 are three bytes: one allocation for the whole batch.
         event: Event::empty(source, records.get().len() / 4 * 3),
     };
+    // Lists of records as a rule, and so all in one pass; what else there is, is looked at one by one.
+    if let Ok(Partitions(partitions)) = serde_json::from_str::<Partitions<Vec<_>>>(records.get()) {
+        for (key, texts) in partitions {
+            decoder.partition(key, texts)?;
+        }
+        return Ok(decoder.event);
+    }
+    let Ok(Partitions(partitions)) = serde_json::from_str::<Partitions<&RawValue>>(records.get())
+    else {
+        return Err(EventError::Records);
+    };
     for (key, list) in partitions {
-        decoder.partition(key, list)?;
+        match serde_json::from_str(list.get()) {
+            Ok(texts) => decoder.partition(key, texts)?,
+            Err(_) => decoder.no_list(key, list.get()),
+        }
     }
     Ok(decoder.event)
 }
@@ -48,13 +60,13 @@ fn cluster_of(arn: &str) -> String {
 }
 
 /// The lists by key, in the order of the event and with no key lost, even one that comes twice.
-struct Partitions<'a>(Vec<(String, &'a RawValue)>);
+struct Partitions<T>(Vec<(String, T)>);
 
-impl<'de> Deserialize<'de> for Partitions<'de> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Partitions<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Lists;
-        impl<'de> Visitor<'de> for Lists {
-            type Value = Partitions<'de>;
+        struct Lists<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Lists<T> {
+            type Value = Partitions<T>;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("an object of lists")
@@ -68,7 +80,7 @@ impl<'de> Deserialize<'de> for Partitions<'de> {
                 Ok(Partitions(lists))
             }
         }
-        deserializer.deserialize_map(Lists)
+        deserializer.deserialize_map(Lists(PhantomData))
     }
 }
 
@@ -96,17 +108,17 @@ struct Decoder<'a> {
 type Place = (Arc<str>, i32);
 
 impl<'a> Decoder<'a> {
-    fn partition(&mut self, key: String, list: &'a RawValue) -> Result<(), EventError> {
+    fn no_list(&mut self, key: String, text: &'a str) {
+        let group = self.event.groups.len();
+        self.event.groups.push(key);
+        let record = self.unplaced(group, 0, text, DecodeFault::NotAList);
+        self.event.records.push(record);
+    }
+
+    fn partition(&mut self, key: String, texts: Vec<&'a RawValue>) -> Result<(), EventError> {
         let filed_under = place_of_key(&key);
         let group = self.event.groups.len();
         self.event.groups.push(key);
-        let texts = if list.get().starts_with('[') {
-            serde_json::from_str::<Vec<&RawValue>>(list.get()).map_err(EventError::Envelope)?
-        } else {
-            let record = self.unplaced(group, 0, list.get(), DecodeFault::NotAList);
-            self.event.records.push(record);
-            Vec::new()
-        };
         if self.event.records.len() + texts.len() > MAX_RECORDS {
             return Err(EventError::TooMany);
         }
@@ -200,6 +212,8 @@ impl<'a> Decoder<'a> {
 /// and must not contradict.
 fn place_of(fields: &Fields<'_>, filed_under: Option<&Place>) -> Result<Place, DecodeFault> {
     let topic = match (fields.topic, filed_under) {
+        // As a rule it is the one that the list is filed under, and there is nothing to allocate.
+        (Some(own), Some((known, _))) if is_text(own, known) => Some(Arc::clone(known)),
         (Some(own), _) => super::text(own).filter(|name| is_topic(name)).map(Arc::from),
         (None, Some((topic, _))) => Some(Arc::clone(topic)),
         (None, None) => None,
@@ -230,6 +244,12 @@ fn place_of_key(key: &str) -> Option<Place> {
     let digits = partition.bytes().all(|byte| byte.is_ascii_digit());
     let partition = partition.parse().ok().filter(|_| digits)?;
     is_topic(topic).then(|| (topic.into(), partition))
+}
+
+/// True if JSON is this text in its plainest form.
+fn is_text(raw: &RawValue, text: &str) -> bool {
+    let inner = raw.get().strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    inner == Some(text)
 }
 
 fn is_topic(name: &str) -> bool {
