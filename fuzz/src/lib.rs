@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! snapshot   a model from a bucket: its bytes
+//! sketch     what a training worker sends: its bytes
 //! import     a file of AWS's library: its bytes
 //! spec       a specification written by hand, and the records read by it
 //! record     one record of a log, by specifications as people write them

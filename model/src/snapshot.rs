@@ -55,7 +55,7 @@ const PREFIX: usize = 24;
 /// Bytes of the checksum at the end.
 const CHECKSUM: usize = 32;
 /// Longest header: 10,000 features with names and fields of 256 bytes each fit.
-const MAX_HEADER: usize = 16 << 20;
+pub(crate) const MAX_HEADER: usize = 16 << 20;
 
 /// Where a model comes from. There is no time of day in it: the same input, parameters and seed
 /// give the same bytes.
@@ -602,7 +602,7 @@ macro_rules! codec {
     };
 }
 
-fn encode_header(header: impl Encode) -> Vec<u8> {
+pub(crate) fn encode_header(header: impl Encode) -> Vec<u8> {
     let codec = bincode::config::standard().with_little_endian().with_fixed_int_encoding();
     #[expect(clippy::expect_used, reason = "plain data into a growing vector can't fail")]
     bincode::encode_to_vec(header, codec).expect("a header is plain data")
@@ -626,7 +626,7 @@ fn decode_header(version: u32, bytes: &[u8]) -> Result<(Header, Option<Shingle>)
 /// Decodes plain data. bincode allocates a list when it has read its length, up to the limit; so
 /// that a false length can't claim more than a small multiple of what is there, the limit is the
 /// next step above eight times the header's own length.
-fn decode_plain<T: Decode<()>>(bytes: &[u8]) -> Result<T, SnapshotError> {
+pub(crate) fn decode_plain<T: Decode<()>>(bytes: &[u8]) -> Result<T, SnapshotError> {
     if bytes.len() > MAX_HEADER {
         let (section, offset) = ("header", 12);
         let (expected, got) = (bytes.len() as u64, MAX_HEADER as u64);
@@ -655,7 +655,7 @@ fn put_u32(out: &mut Vec<u8>, number: usize) {
     out.extend_from_slice(&(number as u32).to_le_bytes());
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 

@@ -18,6 +18,7 @@ mod progress;
 mod replay;
 mod score;
 mod serve;
+mod sketch;
 mod tally;
 mod train;
 
@@ -35,6 +36,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Train(train::Args),
+    Sketch(sketch::SketchArgs),
+    Merge(sketch::MergeArgs),
     Import(import::Args),
     Calibrate(calibrate::Args),
     Inspect(inspect::Args),
@@ -49,6 +52,8 @@ fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     let result = match &cli.command {
         Command::Train(args) => train::run(args),
+        Command::Sketch(args) => sketch::run(args),
+        Command::Merge(args) => sketch::run_merge(args),
         Command::Import(args) => import::run(args),
         Command::Calibrate(args) => calibrate::run(args),
         Command::Inspect(args) => inspect::run(args),

@@ -57,13 +57,22 @@ impl Tally {
     /// With the counts, the commonest reasons and the first rejects.
     pub(crate) fn check(&self, max_reject_share: f64) -> anyhow::Result<()> {
         if self.rejected_share() > max_reject_share {
+            // Of a sketch only the counts are known.
+            let reasons = if self.first.is_empty() {
+                String::new()
+            } else {
+                let (commonest, first) = (self.commonest(), self.first_rejects());
+                format!(
+                    ". Commonest reasons:\n  {}\nFirst:\n  {}",
+                    commonest.join("\n  "),
+                    first.join("\n  ")
+                )
+            };
             bail!(
                 "{} of {} records were rejected, more than the share of {max_reject_share} that \
-                 --max-reject-share allows; no model is written. Commonest reasons:\n  {}\nFirst:\n  {}",
+                 --max-reject-share allows; no model is written{reasons}",
                 self.rejected,
                 self.read,
-                self.commonest().join("\n  "),
-                self.first_rejects().join("\n  "),
             );
         }
         ensure!(self.read > 0, "the input has no record; no model is written");

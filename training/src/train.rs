@@ -13,34 +13,27 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use ndarray::{Array1, Array2};
+use sawlog_model::sketch::DEFAULT_SAMPLES;
 use sawlog_model::spec::{Encoding, Transform};
 use sawlog_model::{
-    Calibration, Features, Forest, LeafRule, Model, Params, Provenance, RecordKey, Sampling,
-    Shingle, Sketch, ThresholdRule, ValidParams, ValidSpec, Value,
+    Calibration, Features, Forest, LeafRule, Model, Params, RecordKey, Sampling, Shingle,
+    ThresholdRule, TrainingSketch, ValidParams, ValidSpec, Value,
 };
 
 use crate::describe;
 use crate::input::{self, Source};
 use crate::output::{Output, refuse_overlap};
 use crate::progress::Progress;
+use crate::sketch;
 use crate::tally::Tally;
-
-/// One record in so many is held out to calibrate the threshold.
-const HELD_OUT_ONE_IN: u64 = 10;
-/// Most records scored to calibrate the threshold: at a quantile of 0.999 twenty of them lie above the threshold.
-const MAX_HELD_OUT: usize = 20_000;
-/// Samples a tree unless the user says otherwise, as in SageMaker.
-const DEFAULT_SAMPLES: u32 = 256;
-/// Where records are few, a tree takes at most this part of them: an anomaly that is in most of the
-/// trees' own samples hides in them (see docs/accuracy.md).
-const SAMPLED_PART: u64 = 16;
-/// ... but not fewer than this.
-const MIN_SAMPLES: u32 = 32;
 
 /// The deviations above the mean that SageMaker's documentation takes as its threshold.
 const SAGEMAKER_DEVIATIONS: f64 = 3.0;
+
+/// What a model says it was made by.
+const TOOL: &str = concat!("sawlog ", env!("CARGO_PKG_VERSION"));
 
 /// Rejected records beyond this share fail the run unless the user says otherwise.
 pub(crate) const MAX_REJECT_SHARE: f64 = 0.05;
@@ -54,24 +47,28 @@ Examples:
   sawlog train --spec spec.toml --input taxi.csv --output taxi.sawlog --shingle 48")]
 pub(crate) struct Args {
     /// The feature specification (TOML): the format of a record and the fields that are features
-    #[arg(long, value_name = "SPEC.toml")]
-    spec: PathBuf,
+    #[arg(long, required_unless_present = "from_sketch", value_name = "SPEC.toml")]
+    spec: Option<PathBuf>,
     /// Files, folders, globs, or - for standard input; plain, gzip or zstd
-    #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
+    #[arg(long, required_unless_present = "from_sketch", num_args = 1.., value_name = "PATH")]
     input: Vec<String>,
+    /// Build from a sketch, as `sawlog sketch` and `sawlog merge` write it, in place of logs: the model
+    /// is, to the byte, that of training on all of its inputs at once
+    #[arg(
+        long,
+        value_name = "SKETCH",
+        conflicts_with_all =
+            ["spec", "input", "base", "compat", "trees", "samples", "seed", "shingle", "shingle_key"]
+    )]
+    from_sketch: Option<PathBuf>,
+    /// Go on from a sketch of other inputs: the same as training on those and these together
+    #[arg(long, value_name = "SKETCH", conflicts_with = "compat")]
+    base: Option<PathBuf>,
     /// Where to write the model
     #[arg(long, value_name = "MODEL")]
     output: PathBuf,
-    /// Number of trees
-    #[arg(long, default_value_t = Params::default().trees)]
-    trees: u32,
-    /// Records sampled for each tree [default: 256, or a sixteenth of the records (at least 32)
-    /// where they are fewer than 4,096; always 256 with --compat sagemaker]
-    #[arg(long)]
-    samples: Option<u32>,
-    /// Seed of sampling and cuts: the same input, parameters and seed give the same bytes
-    #[arg(long, default_value_t = Params::default().seed)]
-    seed: u64,
+    #[command(flatten)]
+    sampling: SamplingArgs,
     /// How to set the threshold from held-out scores: quantile:Q, Nsd or value:X [default:
     /// quantile:0.999; with --compat sagemaker 3sd, from the scores of the training records]
     #[arg(long)]
@@ -82,6 +79,24 @@ pub(crate) struct Args {
     /// beyond; the endpoint's leaf rule; no record is held out. Give numbers `transform = "none"`
     #[arg(long, value_enum)]
     compat: Option<Compat>,
+    /// Fail if more than this share of the records is rejected
+    #[arg(long, default_value_t = MAX_REJECT_SHARE, value_parser = share, value_name = "SHARE")]
+    max_reject_share: f64,
+}
+
+/// How records are sampled, and what a point is made of.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SamplingArgs {
+    /// Number of trees
+    #[arg(long, default_value_t = Params::default().trees)]
+    trees: u32,
+    /// Records sampled for each tree [default: 256, or a sixteenth of the records (at least 32)
+    /// where they are fewer than 4,096; always 256 with --compat sagemaker]
+    #[arg(long)]
+    samples: Option<u32>,
+    /// Seed of sampling and cuts: the same input, parameters and seed give the same bytes
+    #[arg(long, default_value_t = Params::default().seed)]
+    seed: u64,
     /// Make a point of the last N records of a series, in the order of the file: what a value
     /// follows then tells whether it is unusual. 1: of one record. In place of the specification's
     #[arg(long, value_name = "N")]
@@ -90,14 +105,11 @@ pub(crate) struct Args {
     /// specification's; without one a file is one series]
     #[arg(long, value_name = "FIELD")]
     shingle_key: Option<String>,
-    /// Fail if more than this share of the records is rejected
-    #[arg(long, default_value_t = MAX_REJECT_SHARE, value_parser = share, value_name = "SHARE")]
-    max_reject_share: f64,
 }
 
 /// Whose rules to follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Compat {
+pub(crate) enum Compat {
     /// The built-in Random Cut Forest of Amazon SageMaker.
     Sagemaker,
 }
@@ -111,22 +123,30 @@ pub(crate) fn share(text: &str) -> Result<f64, String> {
 impl Args {
     /// The defaults for one input.
     pub(crate) fn new(spec: &str, input: &str, output: &str, threshold: ThresholdRule) -> Self {
-        let (trees, seed) = (Params::default().trees, Params::default().seed);
+        let Params { trees, seed, .. } = Params::default();
+        let (samples, shingle, shingle_key) = (None, None, None);
         Self {
-            spec: spec.into(),
+            spec: Some(spec.into()),
             input: vec![input.to_owned()],
+            from_sketch: None,
+            base: None,
             output: output.into(),
-            trees,
-            samples: None,
-            seed,
+            sampling: SamplingArgs { trees, samples, seed, shingle, shingle_key },
             threshold: Some(threshold),
             compat: None,
-            shingle: None,
-            shingle_key: None,
             max_reject_share: MAX_REJECT_SHARE,
         }
     }
 
+    fn threshold(&self) -> ThresholdRule {
+        self.threshold.unwrap_or_else(|| match self.compat {
+            Some(Compat::Sagemaker) => ThresholdRule::Deviations(SAGEMAKER_DEVIATIONS),
+            None => ThresholdRule::default(),
+        })
+    }
+}
+
+impl SamplingArgs {
     /// The specification with the shingle that the user asks for.
     fn shingled(&self, spec: ValidSpec) -> anyhow::Result<ValidSpec> {
         if self.shingle.is_none() && self.shingle_key.is_none() {
@@ -141,29 +161,6 @@ impl Args {
         let shingle = Some(Shingle { size, key });
         spec.with_shingle(shingle).context("as --shingle or --shingle-key has it")
     }
-
-    fn threshold(&self) -> ThresholdRule {
-        self.threshold.unwrap_or_else(|| match self.compat {
-            Some(Compat::Sagemaker) => ThresholdRule::Deviations(SAGEMAKER_DEVIATIONS),
-            None => ThresholdRule::default(),
-        })
-    }
-
-    /// What the user asks for, before the number of records is known.
-    fn params(&self) -> Params {
-        let asked = Params {
-            trees: self.trees,
-            samples: self.samples.unwrap_or(DEFAULT_SAMPLES),
-            seed: self.seed,
-            ..Params::default()
-        };
-        match self.compat {
-            Some(Compat::Sagemaker) => {
-                Params { leaf_rule: LeafRule::Sagemaker, sampling: Sampling::Contiguous, ..asked }
-            }
-            None => asked,
-        }
-    }
 }
 
 /// Runs the command.
@@ -173,23 +170,32 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
 /// Trains, writes the model and says what was done.
 pub(crate) fn train_to_file(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
-    let named = || format!("specification {}", args.spec.display());
-    let text = std::fs::read_to_string(&args.spec).with_context(named)?;
-    // What is wrong with it says itself that it is a specification's.
-    let spec = ValidSpec::from_toml(&text).with_context(|| args.spec.display().to_string())?;
-    let spec = args.shingled(spec)?;
-    let sources = input::resolve(&args.input)?;
-    let mut read: Vec<&Path> = sources.iter().map(|source| Path::new(&source.name)).collect();
-    read.push(&args.spec);
-    refuse_overlap(&[Some(&args.output)], &read)?;
-    let (model, tally) = train(&spec, args, sources)?;
+    let gathered = match (&args.from_sketch, &args.spec) {
+        (Some(path), _) => {
+            refuse_overlap(&[Some(&args.output)], &[path])?;
+            Gathered::of_sketch(sketch::load(path)?)
+        }
+        (None, Some(spec)) => {
+            let also = args.base.as_deref();
+            let input = Input::open(spec, &args.input, &args.sampling, &[&args.output], also)?;
+            let mut gathered = input.gather(&args.sampling, args.compat)?;
+            gathered.tally.check(args.max_reject_share)?;
+            if let Some(base) = also {
+                gathered.merge(base)?;
+            }
+            gathered
+        }
+        (None, None) => bail!("--spec is missing"),
+    };
+    gathered.tally.check(args.max_reject_share)?;
+    let (model, tally) = gathered.build(args.threshold())?;
     let mut output = Output::create(Some(&args.output))?;
     output.write_all(&model.encode())?;
     output.finish()?;
     describe::tally(out, &tally)?;
     describe::model(out, &model)?;
     if args.compat == Some(Compat::Sagemaker) {
-        warn_of_transforms(out, &spec)?;
+        warn_of_transforms(out, model.features().spec())?;
     }
     writeln!(out, "\nwrote      {}", args.output.display())?;
     Ok(())
@@ -210,74 +216,158 @@ fn warn_of_transforms(out: &mut impl Write, spec: &ValidSpec) -> std::io::Result
     Ok(())
 }
 
-/// Reads the input, samples, learns the features, builds the forest and calibrates.
-fn train(spec: &ValidSpec, args: &Args, sources: Vec<Source>) -> anyhow::Result<(Model, Tally)> {
-    let asked = args.params();
-    ValidParams::new(asked)?;
-    let mut gathered = Gathered::new(&asked, args.compat);
-    let progress = Progress::over_bytes("reading", sources.iter().map(|source| source.size).sum());
-    let mut spec = spec.clone();
-    for source in &sources {
-        let read = input::read_source(source, &spec, &|bytes| progress.add(bytes), |record| {
-            gathered.take(record);
-        })?;
-        if spec.needs_header() {
-            spec = read;
-        }
-    }
-    progress.finish();
-    gathered.check(args.max_reject_share)?;
-    let params = gathered.settle(asked, args.samples)?;
-    let mut inputs: Vec<String> = sources.into_iter().map(|source| source.name).collect();
-    // Keyed samples don't depend on the order of the inputs; nor does what is said of them.
-    if args.compat.is_none() {
-        inputs.sort_unstable();
-    }
-    gathered.build(spec, params, args.threshold(), inputs)
+/// What is to be read, and how.
+pub(crate) struct Input {
+    spec: ValidSpec,
+    sources: Vec<Source>,
 }
 
-/// The default number of samples a tree for a number of records.
-fn fitting_samples(records: u64) -> u32 {
-    let part = u32::try_from(records / SAMPLED_PART).unwrap_or(u32::MAX);
-    part.clamp(MIN_SAMPLES, DEFAULT_SAMPLES)
+impl Input {
+    /// Reads the specification and finds the files. None of `outputs` may be among them; `also` is
+    /// read too.
+    pub(crate) fn open(
+        spec: &Path,
+        input: &[String],
+        sampling: &SamplingArgs,
+        outputs: &[&Path],
+        also: Option<&Path>,
+    ) -> anyhow::Result<Self> {
+        let named = || format!("specification {}", spec.display());
+        let text = std::fs::read_to_string(spec).with_context(named)?;
+        // What is wrong with it says itself that it is a specification's.
+        let valid = ValidSpec::from_toml(&text).with_context(|| spec.display().to_string())?;
+        let valid = sampling.shingled(valid)?;
+        let sources = input::resolve(input)?;
+        let mut read: Vec<&Path> = sources.iter().map(|source| Path::new(&source.name)).collect();
+        read.push(spec);
+        read.extend(also);
+        let outputs: Vec<Option<&Path>> = outputs.iter().map(|path| Some(*path)).collect();
+        refuse_overlap(&outputs, &read)?;
+        Ok(Self { spec: valid, sources })
+    }
+
+    /// Reads all of it, once.
+    pub(crate) fn gather(
+        self,
+        sampling: &SamplingArgs,
+        compat: Option<Compat>,
+    ) -> anyhow::Result<Gathered> {
+        let Self { mut spec, sources } = self;
+        let mut gathered = Gathered::new(spec.clone(), sampling, compat)?;
+        let total = sources.iter().map(|source| source.size).sum();
+        let progress = Progress::over_bytes("reading", total);
+        for source in &sources {
+            let read = input::read_source(source, &spec, &|bytes| progress.add(bytes), |record| {
+                gathered.take(record);
+            })?;
+            if spec.needs_header() {
+                spec = read;
+            }
+            gathered.inputs.push(source.name.clone());
+        }
+        progress.finish();
+        gathered.finish(spec);
+        Ok(gathered)
+    }
 }
 
 /// One record: its identity and the values of its point.
 type Row = (RecordKey, Vec<Value>);
 
-/// The records that trees are built from: at most trees x samples of them.
-struct Sample {
-    /// With [`Sampling::Contiguous`] all records in the order of the input, until they are more than
-    /// trees x samples. Beyond that SageMaker's documentation describes reservoir sampling; the
-    /// sketch, which then takes over, is a uniform sample without replacement too.
+/// What one pass over the input leaves in memory.
+pub(crate) struct Gathered {
+    pub sketch: TrainingSketch,
+    pub tally: Tally,
+    compat: Option<Compat>,
+    /// Names of the inputs in the order in which they were read.
+    inputs: Vec<String>,
+    /// With `--compat sagemaker` all records in the order of the input, until they are more than trees
+    /// x samples. Beyond that SageMaker's documentation describes reservoir sampling; the sketch, which
+    /// then takes over, is a uniform sample without replacement too.
     in_order: Option<Vec<Row>>,
-    sketch: Sketch<Vec<Value>>,
     trees: usize,
     capacity: usize,
 }
 
-impl Sample {
-    fn new(params: &Params) -> Self {
-        let (trees, samples) = (params.trees as usize, params.samples as usize);
-        Self {
-            in_order: (params.sampling == Sampling::Contiguous).then(Vec::new),
-            sketch: Sketch::new(params.seed, trees, samples),
-            trees,
-            capacity: trees * samples,
+impl Gathered {
+    fn new(
+        spec: ValidSpec,
+        sampling: &SamplingArgs,
+        compat: Option<Compat>,
+    ) -> anyhow::Result<Self> {
+        let SamplingArgs { trees, samples, seed, .. } = *sampling;
+        // As the endpoint has it, however few the records are.
+        let samples = samples.or(compat.map(|Compat::Sagemaker| DEFAULT_SAMPLES));
+        let capacity = trees as usize * samples.unwrap_or(DEFAULT_SAMPLES) as usize;
+        Ok(Self {
+            sketch: TrainingSketch::new(spec, seed, trees, samples)?,
+            tally: Tally::default(),
+            compat,
+            inputs: Vec::new(),
+            in_order: compat.map(|Compat::Sagemaker| Vec::new()),
+            trees: trees as usize,
+            capacity,
+        })
+    }
+
+    /// What was read elsewhere.
+    fn of_sketch(sketch: TrainingSketch) -> Self {
+        let mut tally = Tally::default();
+        (tally.read, tally.rejected, tally.no_history) =
+            (sketch.read, sketch.rejected, sketch.no_history);
+        let trees = sketch.sampled.trees();
+        let (inputs, in_order) = (Vec::new(), None);
+        Self { sketch, tally, compat: None, inputs, in_order, trees, capacity: 0 }
+    }
+
+    fn take(&mut self, record: input::Record<'_>) {
+        self.tally.read += 1;
+        let point = match record.point {
+            Ok(Some(point)) => point,
+            Ok(None) => return self.tally.no_history += 1,
+            Err(error) => return self.tally.reject(record.place, error),
+        };
+        let key = RecordKey::new(record.place.source, record.place.offset);
+        match self.compat {
+            None => self.sketch.take(key, point),
+            Some(Compat::Sagemaker) => {
+                self.sketch.sampled_from += 1;
+                self.sketch.held_out.offer(key, || point.to_vec());
+                self.take_in_order(key, point);
+            }
         }
     }
 
-    fn take(&mut self, key: RecordKey, point: &[Value]) {
+    fn take_in_order(&mut self, key: RecordKey, point: &[Value]) {
         match &mut self.in_order {
-            None => self.sketch.offer(key, || point.to_vec()),
+            None => self.sketch.sampled.offer(key, || point.to_vec()),
             Some(rows) if rows.len() < self.capacity => rows.push((key, point.to_vec())),
             Some(_) => {
                 let rows = self.in_order.take().unwrap_or_default();
                 for (key, values) in rows.into_iter().chain([(key, point.to_vec())]) {
-                    self.sketch.offer(key, || values);
+                    self.sketch.sampled.offer(key, || values);
                 }
             }
         }
+    }
+
+    /// Completes the sketch when all is read.
+    fn finish(&mut self, spec: ValidSpec) {
+        let Self { sketch, tally, inputs, .. } = self;
+        sketch.spec = spec;
+        sketch.inputs.extend(inputs.iter().cloned());
+        (sketch.read, sketch.rejected, sketch.no_history) =
+            (tally.read, tally.rejected, tally.no_history);
+    }
+
+    /// Joins a sketch of other inputs.
+    pub(crate) fn merge(&mut self, base: &Path) -> anyhow::Result<()> {
+        let named = || format!("sketch {} and what is read now", base.display());
+        self.sketch.merge(sketch::load(base)?).with_context(named)?;
+        self.tally.read = self.sketch.read;
+        self.tally.rejected = self.sketch.rejected;
+        self.tally.no_history = self.sketch.no_history;
+        Ok(())
     }
 
     /// The rows of all chunks and the length of one: what is left over belongs to none.
@@ -291,7 +381,7 @@ impl Sample {
     fn records(&self) -> Vec<(RecordKey, &Vec<Value>)> {
         match self.chunks() {
             Some((rows, _)) => rows.iter().map(|(key, values)| (*key, values)).collect(),
-            None => self.sketch.records(),
+            None => self.sketch.sampled.records(),
         }
     }
 
@@ -300,96 +390,47 @@ impl Sample {
             Some((rows, len)) => {
                 rows[tree * len..(tree + 1) * len].iter().map(|(key, _)| *key).collect()
             }
-            None => self.sketch.keys(tree),
+            None => self.sketch.sampled.keys(tree),
         }
-    }
-}
-
-/// What one pass over the input leaves in memory.
-struct Gathered {
-    seed: u64,
-    compat: Option<Compat>,
-    sample: Sample,
-    /// The records whose scores set the threshold.
-    calibration: Sketch<Vec<Value>>,
-    sampled_from: u64,
-    tally: Tally,
-}
-
-impl Gathered {
-    fn new(params: &Params, compat: Option<Compat>) -> Self {
-        Self {
-            seed: params.seed,
-            compat,
-            sample: Sample::new(params),
-            calibration: Sketch::new(params.seed, 1, MAX_HELD_OUT),
-            sampled_from: 0,
-            tally: Tally::default(),
-        }
-    }
-
-    fn take(&mut self, record: input::Record<'_>) {
-        self.tally.read += 1;
-        let point = match record.point {
-            Ok(Some(point)) => point,
-            Ok(None) => return self.tally.no_history += 1,
-            Err(error) => return self.tally.reject(record.place, error),
-        };
-        let key = RecordKey::new(record.place.source, record.place.offset);
-        if self.compat == Some(Compat::Sagemaker) {
-            self.calibration.offer(key, || point.to_vec());
-        } else if key.is_held_out(self.seed, HELD_OUT_ONE_IN) {
-            return self.calibration.offer(key, || point.to_vec());
-        }
-        self.sampled_from += 1;
-        self.sample.take(key, point);
     }
 
     /// Fixes what the number of records decides: samples a tree, and how they were taken.
-    fn settle(&mut self, asked: Params, samples: Option<u32>) -> anyhow::Result<ValidParams> {
-        let settled = match (self.compat, self.sample.chunks()) {
-            (None, _) => {
-                let samples = samples.unwrap_or_else(|| fitting_samples(self.sampled_from));
-                self.sample.sketch.shrink(samples as usize);
-                Params { samples, ..asked }
-            }
-            (Some(Compat::Sagemaker), None) => Params { sampling: Sampling::Keyed, ..asked },
-            (Some(Compat::Sagemaker), Some((_, len))) => {
+    fn settle(&mut self) -> anyhow::Result<ValidParams> {
+        let chunk = self.chunks().map(|(_, len)| len);
+        if self.compat.is_none() {
+            return Ok(self.sketch.settle()?);
+        }
+        let trees = self.trees;
+        let (samples, sampling) = match chunk {
+            None => (self.capacity / trees, Sampling::Keyed),
+            Some(len) => {
                 ensure!(
                     len >= 2,
-                    "{} records in {} chunks, one a tree, are fewer than 2 each: with --compat \
+                    "{} records in {trees} chunks, one a tree, are fewer than 2 each: with --compat \
                      sagemaker give at least {} records, or fewer --trees; no model is written",
-                    self.sampled_from,
-                    asked.trees,
-                    2 * asked.trees,
+                    self.sketch.sampled_from,
+                    2 * trees,
                 );
-                Params { samples: u32::try_from(len)?, ..asked }
+                (len, Sampling::Contiguous)
             }
         };
-        Ok(ValidParams::new(settled)?)
+        let samples = u32::try_from(samples)?;
+        let keyed = *self.sketch.settle()?.get();
+        Ok(ValidParams::new(Params { samples, sampling, leaf_rule: LeafRule::Sagemaker, ..keyed })?)
     }
 
-    fn check(&self, max_reject_share: f64) -> anyhow::Result<()> {
-        let tally = &self.tally;
-        tally.check(max_reject_share)?;
+    /// Learns the features, builds the forest and calibrates.
+    fn build(mut self, rule: ThresholdRule) -> anyhow::Result<(Model, Tally)> {
         ensure!(
-            self.sampled_from > 1,
+            self.sketch.sampled_from > 1,
             "{} record kept, too few to build a tree; no model is written",
-            tally.kept()
+            self.tally.kept()
         );
-        Ok(())
-    }
-
-    fn build(
-        self,
-        spec: ValidSpec,
-        params: ValidParams,
-        rule: ThresholdRule,
-        inputs: Vec<String>,
-    ) -> anyhow::Result<(Model, Tally)> {
-        let records = self.sample.records();
+        let params = self.settle()?;
+        let records = self.records();
         let rows: Vec<&[Value]> = records.iter().map(|(_, values)| values.as_slice()).collect();
-        let features = Features::fit(spec, &rows).context("no model is written")?;
+        let features =
+            Features::fit(self.sketch.spec.clone(), &rows).context("no model is written")?;
         let dimensions = features.dimensions();
         let mut points: HashMap<RecordKey, Vec<f32>> = HashMap::with_capacity(records.len());
         for (key, values) in &records {
@@ -406,7 +447,7 @@ impl Gathered {
         let progress = Progress::over_items("building", u64::from(params.get().trees));
         let forest = Forest::build(dimensions, &params, |tree| {
             progress.add(1);
-            let keys = self.sample.keys(tree);
+            let keys = self.keys(tree);
             keys.into_iter()
                 .filter_map(|key| points.get(&key).map(Vec::as_slice))
                 .collect::<Vec<_>>()
@@ -414,14 +455,11 @@ impl Gathered {
         })?;
         progress.finish();
         let calibration = self.calibrate(&features, &forest, rule)?;
-        let provenance = Provenance {
-            tool: concat!("sawlog ", env!("CARGO_PKG_VERSION")).to_owned(),
-            inputs,
-            read: self.tally.read,
-            rejected: self.tally.rejected,
-            sampled_from: self.sampled_from,
-            held_out: self.tally.kept() - self.sampled_from,
-        };
+        let mut provenance = self.sketch.provenance(TOOL);
+        // Keyed samples don't depend on the order of the inputs; chunks do.
+        if self.compat.is_some() {
+            provenance.inputs = self.inputs;
+        }
         Ok((Model::new(params, features, forest, calibration, provenance), self.tally))
     }
 
@@ -431,7 +469,7 @@ impl Gathered {
         forest: &Forest,
         rule: ThresholdRule,
     ) -> anyhow::Result<Option<Calibration>> {
-        let records = self.calibration.records();
+        let records = self.sketch.held_out.records();
         let mut points = Array2::zeros((records.len(), features.dimensions()));
         for ((_, values), mut row) in records.iter().zip(points.rows_mut()) {
             if let Some(row) = row.as_slice_mut() {

@@ -1,0 +1,506 @@
+//! What training keeps of its input: a mergeable sketch of any number of records.
+//!
+//! One pass over the input offers each record to two keyed samples ([`crate::sample`]): one record in
+//! ten, by its key, to the held-out ones, which set the threshold; the others to the trees'. Beside them
+//! stand counts and the names of the inputs, and nothing else: transforms are learned from the sampled
+//! records, so no statistic of the whole is needed, and no sum depends on an order. Therefore the
+//! sketch of an input is the merged sketches of its parts, byte for byte, whatever the parts, their
+//! order and the shape of the merge; and what a model is built from fits a file that workers can send.
+//!
+//! # The file
+//! Little-endian, fixed width:
+//!
+//! ```text
+//! offset  bytes   what
+//! 0       8       magic "SAWLOGSK"
+//! 8       4       version, u32: 1
+//! 12      4       H, length of the header, u32, at most 16 MiB
+//! 16      8       L, length of the whole file, u64
+//! 24      H       header: `Header` in bincode 2, fixed integers, little-endian
+//! then    names   of the inputs, ascending, none twice: count, u64; each its length, u32, and UTF-8
+//! then    records of the trees' samples, then those held out: count, u64; each, by ascending key, the
+//!                 key, 16 bytes, and one value for each feature of each record of its point: a byte
+//!                 for its kind (0 missing, 1 number, 2 category), then for a number an f64, for a
+//!                 category its length, u32, and UTF-8
+//! L-32    32      SHA-256 of everything before
+//! ```
+//!
+//! Which tree holds which record is not stored: it follows from the keys. A reader offers each record
+//! again, which gives the sketch that was written, and refuses a file with a record that no sample
+//! keeps. Nothing is allocated for a count before the bytes are there; a record takes at most 40 bytes a
+//! tree beside its own.
+
+use std::collections::BTreeSet;
+
+use bincode::{Decode, Encode};
+use sha2::{Digest, Sha256};
+
+use crate::forest::{ParamError, Params, ValidParams};
+use crate::record::Value;
+use crate::sample::{MergeError, RecordKey, Sketch};
+use crate::snapshot::{MAX_HEADER, Provenance, decode_plain, encode_header, u32_at};
+use crate::spec::{FeatureSpec, Format, Shingle, Spec, SpecError, ValidSpec};
+
+const MAGIC: [u8; 8] = *b"SAWLOGSK";
+const VERSION: u32 = 1;
+/// Bytes before the header.
+const PREFIX: usize = 24;
+/// Bytes of the checksum at the end.
+const CHECKSUM: usize = 32;
+
+/// One record in so many is held out to calibrate the threshold.
+const HELD_OUT_ONE_IN: u64 = 10;
+/// Most records held out: at a quantile of 0.999 twenty of them lie above the threshold.
+pub const MAX_HELD_OUT: usize = 20_000;
+/// Samples a tree unless the user says otherwise, as in SageMaker.
+pub const DEFAULT_SAMPLES: u32 = 256;
+/// Where records are few, a tree takes at most this part of them: an anomaly that is in most of the
+/// trees' own samples hides in them (see docs/accuracy.md).
+const SAMPLED_PART: u64 = 16;
+/// ... but not fewer than this.
+const MIN_SAMPLES: u32 = 32;
+/// Most places in all trees' samples together, 2 GiB of them: ten times SageMaker's largest forest is
+/// far below.
+const MAX_PLACES: u64 = 1 << 26;
+/// Names of inputs that a model's provenance lists; of more, it says how many.
+const MAX_NAMED: usize = 1_000;
+
+/// What one pass over the input leaves: see the module.
+#[derive(Debug)]
+pub struct TrainingSketch {
+    /// How records are read. Sketches merge only if theirs are the same.
+    pub spec: ValidSpec,
+    /// Names of the inputs, as records' keys have them.
+    pub inputs: BTreeSet<String>,
+    /// Records read, whatever became of them.
+    pub read: u64,
+    /// Records rejected.
+    pub rejected: u64,
+    /// Records with too few of their series before them to make a point.
+    pub no_history: u64,
+    /// Records offered to the trees' samples.
+    pub sampled_from: u64,
+    /// The records of the trees.
+    pub sampled: Sketch<Vec<Value>>,
+    /// The records that set the threshold.
+    pub held_out: Sketch<Vec<Value>>,
+    seed: u64,
+    /// Samples a tree, if the user gave a number.
+    samples: Option<u32>,
+}
+
+#[derive(Encode, Decode)]
+struct Header {
+    format: Format,
+    features: Vec<FeatureSpec>,
+    /// Records a point is made of, 1 without a shingle, and the key of their series.
+    shingle: (u32, Option<String>),
+    seed: u64,
+    trees: u32,
+    samples: Option<u32>,
+    read: u64,
+    rejected: u64,
+    no_history: u64,
+    sampled_from: u64,
+}
+
+/// Why bytes are no sketch.
+#[derive(Debug, thiserror::Error)]
+pub enum SketchError {
+    /// Fewer bytes than a part needs.
+    #[error("sketch truncated: {part} at offset {offset} needs more bytes than the {got} there")]
+    Truncated {
+        /// The part.
+        part: &'static str,
+        /// Where it begins.
+        offset: usize,
+        /// Bytes there are.
+        got: usize,
+    },
+    /// Not a sketch at all.
+    #[error("not a sawlog sketch: the magic at offset 0 is {got:02x?}")]
+    Magic {
+        /// The first bytes.
+        got: [u8; 8],
+    },
+    /// Written by another version.
+    #[error("sketch version {got} at offset 8; this program reads version {VERSION}")]
+    Version {
+        /// Its version.
+        got: u32,
+    },
+    /// Another length than the sketch says.
+    #[error("sketch length at offset 16 is {expected}, but there are {got} bytes")]
+    Length {
+        /// As it says.
+        expected: u64,
+        /// As it is.
+        got: u64,
+    },
+    /// Bytes changed since it was written.
+    #[error("checksum at offset {offset} does not match: the sketch is damaged")]
+    Checksum {
+        /// Where the checksum stands.
+        offset: usize,
+    },
+    /// The header can't be decoded.
+    #[error("header at offset {PREFIX}: {reason}")]
+    Header {
+        /// Why.
+        reason: String,
+    },
+    /// A parameter out of its range.
+    #[error("header at offset {PREFIX}: {0}")]
+    Params(#[source] ParamError),
+    /// The specification doesn't hold.
+    #[error("header at offset {PREFIX}: {0}")]
+    Spec(#[source] SpecError),
+    /// An entry that can't be.
+    #[error("{part} at offset {offset}: {fault}")]
+    Entry {
+        /// The part.
+        part: &'static str,
+        /// Where the entry begins.
+        offset: usize,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
+}
+
+/// Why sketches can't be merged.
+#[derive(Debug, thiserror::Error)]
+pub enum SketchMergeError {
+    /// Their records were read by different specifications.
+    #[error("their specifications differ")]
+    Spec,
+    /// Different parameters.
+    #[error(transparent)]
+    Sample(#[from] MergeError),
+    /// One was made with a number of samples, the other by default.
+    #[error("one was made with samples a tree {ours:?}, the other with {theirs:?}")]
+    Samples {
+        /// Of the one merged into.
+        ours: Option<u32>,
+        /// Of the one merged.
+        theirs: Option<u32>,
+    },
+    /// An input of both, whose records would be counted twice.
+    #[error("both have the input {name}")]
+    Input {
+        /// Its name.
+        name: String,
+    },
+}
+
+impl TrainingSketch {
+    /// The sketch of no records. `samples` a tree are [`DEFAULT_SAMPLES`], or fewer where records are
+    /// few, unless they are given.
+    ///
+    /// # Errors
+    /// [`ParamError`] for trees or samples out of range.
+    pub fn new(
+        spec: ValidSpec,
+        seed: u64,
+        trees: u32,
+        samples: Option<u32>,
+    ) -> Result<Self, ParamError> {
+        let most = samples.unwrap_or(DEFAULT_SAMPLES);
+        ValidParams::new(Params { trees, samples: most, seed, ..Params::default() })?;
+        let got = u64::from(trees) * u64::from(most);
+        if got > MAX_PLACES {
+            return Err(ParamError { name: "trees x samples", got, low: 2, high: MAX_PLACES });
+        }
+        Ok(Self {
+            spec,
+            inputs: BTreeSet::new(),
+            read: 0,
+            rejected: 0,
+            no_history: 0,
+            sampled_from: 0,
+            sampled: Sketch::new(seed, trees as usize, most as usize),
+            held_out: Sketch::new(seed, 1, MAX_HELD_OUT),
+            seed,
+            samples,
+        })
+    }
+
+    /// Takes the values of one point. A key is given once.
+    pub fn take(&mut self, key: RecordKey, point: &[Value]) {
+        if key.is_held_out(self.seed, HELD_OUT_ONE_IN) {
+            self.held_out.offer(key, || point.to_vec());
+        } else {
+            self.sampled_from += 1;
+            self.sampled.offer(key, || point.to_vec());
+        }
+    }
+
+    /// Records that make a point.
+    pub fn kept(&self) -> u64 {
+        self.read.saturating_sub(self.rejected).saturating_sub(self.no_history)
+    }
+
+    /// Joins the sketch of other inputs: the result is that of both together.
+    ///
+    /// # Errors
+    /// [`SketchMergeError`] if they were not made alike, or share an input.
+    pub fn merge(&mut self, other: Self) -> Result<(), SketchMergeError> {
+        if self.spec.spec() != other.spec.spec() {
+            return Err(SketchMergeError::Spec);
+        }
+        if self.samples != other.samples {
+            let (ours, theirs) = (self.samples, other.samples);
+            return Err(SketchMergeError::Samples { ours, theirs });
+        }
+        if let Some(name) = self.inputs.intersection(&other.inputs).next() {
+            return Err(SketchMergeError::Input { name: name.clone() });
+        }
+        self.sampled.merge(other.sampled)?;
+        self.held_out.merge(other.held_out)?;
+        self.inputs.extend(other.inputs);
+        self.read += other.read;
+        self.rejected += other.rejected;
+        self.no_history += other.no_history;
+        self.sampled_from += other.sampled_from;
+        Ok(())
+    }
+
+    /// Fixes the number of samples a tree, now that the records are counted.
+    ///
+    /// # Errors
+    /// [`ParamError`], which can't happen to a sketch made by [`TrainingSketch::new`].
+    pub fn settle(&mut self) -> Result<ValidParams, ParamError> {
+        let fitting = u32::try_from(self.sampled_from / SAMPLED_PART).unwrap_or(u32::MAX);
+        let fitting = fitting.clamp(MIN_SAMPLES, DEFAULT_SAMPLES);
+        let samples = self.samples.unwrap_or(fitting);
+        self.sampled.shrink(samples as usize);
+        ValidParams::new(Params { samples, ..self.params() })
+    }
+
+    fn params(&self) -> Params {
+        let trees = u32::try_from(self.sampled.trees()).unwrap_or(u32::MAX);
+        let samples = self.samples.unwrap_or(DEFAULT_SAMPLES);
+        Params { trees, samples, seed: self.seed, ..Params::default() }
+    }
+
+    /// Where a model that is built from this comes from.
+    pub fn provenance(&self, tool: &str) -> Provenance {
+        let mut inputs: Vec<String> = self.inputs.iter().take(MAX_NAMED).cloned().collect();
+        if self.inputs.len() > MAX_NAMED {
+            inputs.push(format!("and {} more", self.inputs.len() - MAX_NAMED));
+        }
+        Provenance {
+            tool: tool.to_owned(),
+            inputs,
+            read: self.read,
+            rejected: self.rejected,
+            sampled_from: self.sampled_from,
+            held_out: self.kept().saturating_sub(self.sampled_from),
+        }
+    }
+
+    /// The sketch as bytes, as the module describes them: the same for the same input, seed and
+    /// parameters.
+    pub fn encode(&self) -> Vec<u8> {
+        let Params { trees, seed, .. } = self.params();
+        let spec = self.spec.spec().clone();
+        let header = encode_header(Header {
+            format: spec.format,
+            features: spec.features,
+            shingle: spec.shingle.map_or((1, None), |shingle| (shingle.size, shingle.key)),
+            seed,
+            trees,
+            samples: self.samples,
+            read: self.read,
+            rejected: self.rejected,
+            no_history: self.no_history,
+            sampled_from: self.sampled_from,
+        });
+        let mut bytes = Vec::new();
+        bytes.extend(MAGIC);
+        bytes.extend(VERSION.to_le_bytes());
+        bytes.extend(len_u32(header.len()));
+        bytes.extend([0; 8]);
+        bytes.extend(header);
+        bytes.extend((self.inputs.len() as u64).to_le_bytes());
+        for name in &self.inputs {
+            push_text(&mut bytes, name);
+        }
+        for sketch in [&self.sampled, &self.held_out] {
+            let records = sketch.records();
+            bytes.extend((records.len() as u64).to_le_bytes());
+            for (key, values) in records {
+                bytes.extend(key.to_le_bytes());
+                for value in values {
+                    match value {
+                        Value::Missing => bytes.push(0),
+                        Value::Number(number) => {
+                            bytes.push(1);
+                            bytes.extend(number.to_le_bytes());
+                        }
+                        Value::Category(text) => {
+                            bytes.push(2);
+                            push_text(&mut bytes, text);
+                        }
+                    }
+                }
+            }
+        }
+        let len = (bytes.len() + CHECKSUM) as u64;
+        bytes[16..PREFIX].copy_from_slice(&len.to_le_bytes());
+        let checksum = Sha256::digest(&bytes);
+        bytes.extend(checksum);
+        bytes
+    }
+
+    /// Reads and checks a sketch. No bytes make it panic.
+    ///
+    /// # Errors
+    /// [`SketchError`] with the part, its offset and the fault.
+    pub fn decode(bytes: &[u8]) -> Result<Self, SketchError> {
+        let end = check_envelope(bytes)?;
+        let mut parts = Parts { bytes: &bytes[..end], at: PREFIX };
+        let header = parts.take("header", u32_at(bytes, 12) as usize)?;
+        if header.len() > MAX_HEADER {
+            return Err(SketchError::Header { reason: "it is longer than 16 MiB".into() });
+        }
+        let header: Header = decode_plain(header)
+            .map_err(|error| SketchError::Header { reason: error.to_string() })?;
+        let (size, key) = header.shingle;
+        let shingle = (size > 1 || key.is_some()).then_some(Shingle { size, key });
+        let spec = Spec { format: header.format, features: header.features, shingle };
+        let spec = ValidSpec::new(spec).map_err(SketchError::Spec)?;
+        let mut sketch = Self::new(spec, header.seed, header.trees, header.samples)
+            .map_err(SketchError::Params)?;
+        (sketch.read, sketch.rejected) = (header.read, header.rejected);
+        (sketch.no_history, sketch.sampled_from) = (header.no_history, header.sampled_from);
+        let names = "names of inputs";
+        for _ in 0..parts.u64(names)? {
+            let offset = parts.at;
+            let name = parts.text(names)?;
+            if sketch.inputs.last().is_some_and(|last| last.as_str() >= name) {
+                let fault = "not in ascending order";
+                return Err(SketchError::Entry { part: names, offset, fault });
+            }
+            sketch.inputs.insert(name.to_owned());
+        }
+        let values = sketch.spec.features().len() * sketch.spec.shingle_size();
+        parts.records("sampled records", values, &mut sketch.sampled)?;
+        parts.records("held-out records", values, &mut sketch.held_out)?;
+        if parts.at != end {
+            let fault = "bytes too many";
+            return Err(SketchError::Entry { part: "end", offset: parts.at, fault });
+        }
+        Ok(sketch)
+    }
+}
+
+fn len_u32(len: usize) -> [u8; 4] {
+    // Texts are of records, headers of specifications: both are far below 4 GiB.
+    u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes()
+}
+
+fn push_text(bytes: &mut Vec<u8>, text: &str) {
+    bytes.extend(len_u32(text.len()));
+    bytes.extend(text.as_bytes());
+}
+
+/// Checks length, magic, version and checksum, in this order, and returns where the checksum begins.
+fn check_envelope(bytes: &[u8]) -> Result<usize, SketchError> {
+    let got = bytes.len();
+    if let Some(&magic) = bytes.first_chunk::<8>()
+        && magic != MAGIC
+    {
+        return Err(SketchError::Magic { got: magic });
+    }
+    if got < PREFIX + CHECKSUM {
+        return Err(SketchError::Truncated { part: "prefix", offset: 0, got });
+    }
+    let version = u32_at(bytes, 8);
+    if version != VERSION {
+        return Err(SketchError::Version { got: version });
+    }
+    let expected = u64::from(u32_at(bytes, 16)) | u64::from(u32_at(bytes, 20)) << 32;
+    if expected != got as u64 {
+        return Err(SketchError::Length { expected, got: got as u64 });
+    }
+    let offset = got - CHECKSUM;
+    if Sha256::digest(&bytes[..offset])[..] != bytes[offset..] {
+        return Err(SketchError::Checksum { offset });
+    }
+    Ok(offset)
+}
+
+/// The parts behind the prefix.
+struct Parts<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Parts<'a> {
+    fn take(&mut self, part: &'static str, len: usize) -> Result<&'a [u8], SketchError> {
+        let there = &self.bytes[self.at..];
+        let taken = there.get(..len).ok_or(SketchError::Truncated {
+            part,
+            offset: self.at,
+            got: there.len(),
+        })?;
+        self.at += len;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self, part: &'static str) -> Result<[u8; N], SketchError> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.take(part, N)?);
+        Ok(array)
+    }
+
+    fn u64(&mut self, part: &'static str) -> Result<u64, SketchError> {
+        self.array(part).map(u64::from_le_bytes)
+    }
+
+    fn text(&mut self, part: &'static str) -> Result<&'a str, SketchError> {
+        let offset = self.at;
+        let len = u32::from_le_bytes(self.array(part)?);
+        let fault = SketchError::Entry { part, offset, fault: "not UTF-8" };
+        std::str::from_utf8(self.take(part, len as usize)?).map_err(|_| fault)
+    }
+
+    /// Reads records of so many values and offers them to `sketch`.
+    fn records(
+        &mut self,
+        part: &'static str,
+        values: usize,
+        sketch: &mut Sketch<Vec<Value>>,
+    ) -> Result<(), SketchError> {
+        let mut last = None;
+        let count = self.u64(part)?;
+        for _ in 0..count {
+            let offset = self.at;
+            let entry = |fault| SketchError::Entry { part, offset, fault };
+            let key = RecordKey::from_le_bytes(self.array(part)?);
+            if last.is_some_and(|last| last >= key) {
+                return Err(entry("not in the order of the keys"));
+            }
+            last = Some(key);
+            // A value has at least a byte.
+            let mut point = Vec::with_capacity(values.min(self.bytes.len() - self.at));
+            for _ in 0..values {
+                point.push(match self.array(part)? {
+                    [0] => Value::Missing,
+                    [1] => Some(f64::from_le_bytes(self.array(part)?))
+                        .filter(|number| number.is_finite())
+                        .map(Value::Number)
+                        .ok_or(entry("a number that is not finite"))?,
+                    [2] => Value::Category(self.text(part)?.into()),
+                    [_] => return Err(entry("a value of no known kind")),
+                });
+            }
+            sketch.offer(key, || point);
+        }
+        if sketch.records().len() as u64 != count {
+            let fault = "records that no sample keeps";
+            return Err(SketchError::Entry { part, offset: self.at, fault });
+        }
+        Ok(())
+    }
+}

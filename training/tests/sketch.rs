@@ -1,0 +1,159 @@
+//! Training in parts: the real binary on real files gives the bytes of training in one go.
+#![allow(clippy::expect_used)]
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+const SPEC: &str = r#"format = "json"
+[[feature]]
+name = "duration"
+field = "/duration"
+missing = "reject"
+[[feature]]
+name = "path"
+field = "/path"
+encode = "frequency"
+"#;
+
+struct Folder(TempDir);
+
+impl Folder {
+    /// A folder of so many logs, with a bad record in each.
+    fn with_logs(files: u32) -> Self {
+        let folder = Self(tempfile::tempdir().expect("a folder"));
+        std::fs::create_dir(folder.path("logs")).expect("a folder");
+        for file in 0..files {
+            let line = |at: u32| {
+                let i = 1000 * file + at;
+                let (duration, path) = (100 + i * 7919 % 1013, i * 31 % 7);
+                format!("{{\"duration\":{duration},\"path\":\"/{path}\"}}\n")
+            };
+            let text: String = (0..80 + file).map(line).chain(["bad\n".to_owned()]).collect();
+            std::fs::write(folder.path(&format!("logs/{file:02}.jsonl")), text).expect("written");
+        }
+        std::fs::write(folder.path("spec.toml"), SPEC).expect("written");
+        folder
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn bytes(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.path(name)).expect("it is there")
+    }
+
+    fn run(&self, line: &str) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sawlog"));
+        command.current_dir(self.0.path()).args(line.split(' ')).output().expect("it starts")
+    }
+
+    fn ok(&self, line: &str) {
+        let output = self.run(line);
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn fails(&self, line: &str) -> String {
+        let output = self.run(line);
+        let said = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(1), "{line} said: {said}");
+        said
+    }
+}
+
+#[test]
+fn a_model_of_merged_sketches_is_the_model_of_all_logs() {
+    let folder = Folder::with_logs(64);
+    folder.ok("train --spec spec.toml --input logs --output whole.model");
+    let whole = folder.bytes("whole.model");
+    folder.ok("sketch --spec spec.toml --input logs --output whole.sketch");
+    let whole_sketch = folder.bytes("whole.sketch");
+    for ways in [1_usize, 2, 7, 64] {
+        let parts: Vec<String> = (0..ways).map(|part| format!("{part}.sketch")).collect();
+        for (part, name) in parts.iter().enumerate() {
+            let logs: Vec<String> =
+                (part..64).step_by(ways).map(|file| format!("logs/{file:02}.jsonl")).collect();
+            folder
+                .ok(&format!("sketch --spec spec.toml --input {} --output {name}", logs.join(" ")));
+        }
+        // The last first, and in two steps.
+        let (some, others) = parts.split_at(ways / 2);
+        let reversed: Vec<&str> = others.iter().rev().map(String::as_str).collect();
+        folder.ok(&format!("merge {} --output some.sketch", reversed.join(" ")));
+        let all: Vec<&str> =
+            ["some.sketch"].into_iter().chain(some.iter().map(String::as_str)).collect();
+        folder.ok(&format!("merge {} --output all.sketch", all.join(" ")));
+        assert!(folder.bytes("all.sketch") == whole_sketch, "{ways} ways: another sketch");
+        folder.ok("train --from-sketch all.sketch --output all.model");
+        assert!(folder.bytes("all.model") == whole, "{ways} ways: another model");
+    }
+}
+
+#[test]
+fn training_goes_on_from_a_sketch_of_other_logs() {
+    let folder = Folder::with_logs(4);
+    folder.ok("train --spec spec.toml --input logs --trees 30 --samples 64 --output whole.model");
+    let start =
+        "sketch --spec spec.toml --trees 30 --samples 64 --input logs/00.jsonl logs/01.jsonl";
+    folder.ok(&format!("{start} --output old.sketch"));
+    let rest = "--spec spec.toml --trees 30 --samples 64 --input logs/02.jsonl logs/03.jsonl";
+    folder.ok(&format!("train {rest} --base old.sketch --output new.model"));
+    assert!(folder.bytes("new.model") == folder.bytes("whole.model"));
+    folder.ok(&format!("sketch {rest} --base old.sketch --output new.sketch"));
+    folder.ok("train --from-sketch new.sketch --output new.model");
+    assert!(folder.bytes("new.model") == folder.bytes("whole.model"));
+}
+
+#[test]
+fn a_sketch_goes_through_a_pipe() {
+    let folder = Folder::with_logs(1);
+    folder.ok("sketch --spec spec.toml --input logs --output by-name.sketch");
+    let output = folder.run("sketch --spec spec.toml --input logs");
+    assert!(output.stdout == folder.bytes("by-name.sketch"));
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert!(said.contains("81"), "the counts are said beside it: {said}");
+}
+
+#[test]
+fn what_cannot_be_merged_says_why_and_writes_nothing() {
+    let folder = Folder::with_logs(3);
+    let sketch = |name: &str, more: &str| {
+        folder.ok(&format!("sketch --spec spec.toml --output {name} {more}"));
+    };
+    sketch("a", "--input logs/00.jsonl");
+    sketch("b", "--input logs/01.jsonl logs/00.jsonl");
+    sketch("c", "--input logs/02.jsonl --seed 1");
+    let said = folder.fails("merge a b --output out");
+    assert!(
+        said.contains("sketch b") && said.contains("both have the input logs/00.jsonl"),
+        "{said}"
+    );
+    let said = folder.fails("merge a c --output out");
+    assert!(said.contains("sketch c") && said.contains("seed"), "{said}");
+    std::fs::write(folder.path("spec.toml"), SPEC.replace("frequency", "one_hot"))
+        .expect("written");
+    sketch("d", "--input logs/02.jsonl");
+    assert!(folder.fails("merge a d --output out").contains("specifications differ"));
+    let mut damaged = folder.bytes("a");
+    damaged[200] ^= 1;
+    std::fs::write(folder.path("damaged"), &damaged).expect("written");
+    std::fs::write(folder.path("text"), "a line of text, long enough to be something\n")
+        .expect("written");
+    assert!(folder.fails("merge damaged --output out").contains("sketch damaged: checksum"));
+    assert!(folder.fails("train --from-sketch text --output out").contains("not a sawlog sketch"));
+    assert!(folder.fails("train --from-sketch none --output out").contains("sketch none"));
+    assert!(folder.fails("merge a --output a").contains("output a is also an input"));
+    assert!(!folder.path("out").exists());
+}
+
+#[test]
+fn too_many_rejects_in_all_parts_together_make_no_model() {
+    let folder = Folder::with_logs(1);
+    std::fs::write(folder.path("bad"), "bad\n".repeat(50)).expect("written");
+    folder.ok("sketch --spec spec.toml --input bad logs --output sketch");
+    let said = folder.fails("train --from-sketch sketch --output model");
+    assert!(said.contains("51 of 131 records were rejected"), "{said}");
+    folder.ok("train --from-sketch sketch --output model --max-reject-share 0.5");
+}
