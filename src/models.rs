@@ -15,6 +15,7 @@ use crate::config::{ModelUri, ModelUris};
 use crate::handler::chain;
 use crate::model_slot::{CheckCounts, Checking, ModelSlot};
 use crate::model_store::{ModelStore, ModelStoreError};
+use crate::trust::Scorer;
 
 /// The models by topic.
 #[derive(Debug)]
@@ -58,6 +59,17 @@ impl Held {
         match self {
             Self::Model { model, .. } => Some(model),
             Self::Missing { .. } => None,
+        }
+    }
+
+    /// A score on the model's own scale, whoever gave it. An endpoint's is mapped if the model has learned
+    /// how; otherwise the scales are taken for equal, as they nearly are.
+    #[expect(clippy::cast_possible_truncation, reason = "a score that was an f32")]
+    pub fn on_local_scale(&self, score: f32, scorer: Scorer) -> f32 {
+        let map = self.model().and_then(Model::endpoint_calibration);
+        match map.filter(|_| scorer == Scorer::Endpoint) {
+            Some(map) => map.to_local(f64::from(score)) as f32,
+            None => score,
         }
     }
 

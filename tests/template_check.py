@@ -50,6 +50,8 @@ S3 = {"Source": "s3", "LogBucket": "landed-logs", "LogPrefix": "requests/"}
 SOURCE_KEY = {"SourceKeyArn": SECRET_KEY}
 REDRIVE = {"Redrive": "true"}
 MODELS = {"ModelsByTopic": '{"orders": "s3://models/orders.sawlog", "*": "s3://models/rest.sawlog"}'}
+ENDPOINT = {"EndpointName": "rcf-logs", "ModelMaxAgeSeconds": "604800"}
+FEATURES = {"FeaturesKey": "spec.toml", "EndpointRows": "values", "EndpointThreshold": "1.5"}
 SETTINGS = {
     "ModelRefreshSeconds": "0",
     "AlertMaxAnomalies": "100",
@@ -60,6 +62,18 @@ SETTINGS = {
     "MetricsService": "orders",
     "ResultsKept": "all",
     "ResultsTtlDays": "0",
+}
+
+ENDPOINT_SETTINGS = {
+    "Fallback": "stale=endpoint,missing=fail",
+    "EndpointVariant": "blue",
+    "EndpointFormat": "json",
+    "EndpointChunkRows": "10",
+    "EndpointMaxBytes": "4194304",
+    "EndpointInFlight": "1",
+    "EndpointTimeoutMs": "60000",
+    "EndpointCallsPerSecond": "0.5",
+    "EndpointCooldownSeconds": "0",
 }
 
 DEPLOYMENTS = {
@@ -85,6 +99,8 @@ DEPLOYMENTS = {
     "kinesis, redrive": KINESIS | REDRIVE,
     "s3, redrive": S3 | REDRIVE,
     "several models, every setting": MODELS | SETTINGS,
+    "an endpoint": ENDPOINT,
+    "an endpoint, every setting": ENDPOINT | FEATURES | ENDPOINT_SETTINGS,
 }
 
 # Deployments that the template's Rules must refuse, with the words that say why.
@@ -101,6 +117,9 @@ REFUSED = {
     "Source kinesis needs KinesisStreamArn": KINESIS | {"KinesisStreamArn": ""},
     "Source s3 needs LogBucket": S3 | {"LogBucket": ""},
     "SourceKeyArn needs Source kinesis or s3": MSK | SOURCE_KEY,
+    "FeaturesKey needs EndpointName": FEATURES,
+    "FeaturesKey needs EndpointRows values": ENDPOINT | FEATURES | {"EndpointRows": "points"},
+    "FeaturesKey needs EndpointThreshold": ENDPOINT | FEATURES | {"EndpointThreshold": ""},
 }
 
 # The only calls that may be allowed on every resource: EC2 takes no resource for them.
@@ -182,6 +201,8 @@ def allowed(given):
         (OF_S3, source == "s3"),
         ({"DecryptLogs": (["kms:Decrypt"], SECRET_KEY)}, source == "s3" and "SourceKeyArn" in given),
         (OF_REDRIVE, given.get("Redrive") == "true"),
+        ({"AskEndpoint": (["sagemaker:InvokeEndpoint"], ":endpoint/rcf-logs")}, "EndpointName" in given),
+        ({"ReadFeatures": (["s3:GetObject"], "${ModelBucket}/spec.toml")}, "FeaturesKey" in given),
     ]:
         if is_there:
             statements |= part
@@ -326,6 +347,20 @@ def look(deployment, given):
     said = {
         "MODEL_URI": given.get("ModelsByTopic"),
         "MODEL_REFRESH_SECS": given.get("ModelRefreshSeconds", "300"),
+        "MODEL_MAX_AGE_SECS": given.get("ModelMaxAgeSeconds", ""),
+        "FALLBACK": given.get("Fallback", ""),
+        "FEATURES_URI": None if "FeaturesKey" in given else "",
+        "ENDPOINT_NAME": given.get("EndpointName", ""),
+        "ENDPOINT_VARIANT": given.get("EndpointVariant", ""),
+        "ENDPOINT_FORMAT": given.get("EndpointFormat", "csv"),
+        "ENDPOINT_ROWS": given.get("EndpointRows", "points"),
+        "ENDPOINT_CHUNK_ROWS": given.get("EndpointChunkRows", "1000"),
+        "ENDPOINT_MAX_BYTES": given.get("EndpointMaxBytes", "6291456"),
+        "ENDPOINT_IN_FLIGHT": given.get("EndpointInFlight", "4"),
+        "ENDPOINT_TIMEOUT_MS": given.get("EndpointTimeoutMs", "5000"),
+        "ENDPOINT_CALLS_PER_SEC": given.get("EndpointCallsPerSecond", ""),
+        "ENDPOINT_COOLDOWN_SECS": given.get("EndpointCooldownSeconds", "30"),
+        "ENDPOINT_THRESHOLD": given.get("EndpointThreshold", ""),
         "RESULTS": given.get("ResultsKept", "anomalies"),
         "RESULTS_URI": None,
         "RESULTS_TTL_DAYS": given.get("ResultsTtlDays", "30"),

@@ -134,6 +134,96 @@ impl Calibration {
     }
 }
 
+/// Pairs of an [`EndpointCalibration`]: one a percent, and two between the last of them, where
+/// thresholds are.
+pub const PAIRS: usize = 103;
+
+/// The share of records at or below the pair with this index.
+fn share_of_pair(index: usize) -> f64 {
+    match index {
+        0..=99 => as_f64(index) / 100.0,
+        100 => 0.995,
+        101 => 0.999,
+        _ => 1.0,
+    }
+}
+
+/// What an endpoint's scores are held against, and how they compare with the model's own.
+///
+/// The two live on near but not equal scales: another sampling, another forest. So the endpoint has a
+/// threshold of its own, by the same rule from the scores of the same records; and the quantiles of
+/// both, pair by pair, bring its scores to the model's scale.
+#[derive(Debug, Clone, PartialEq, Serialize, Encode, Decode)]
+pub struct EndpointCalibration {
+    /// The endpoint's name.
+    pub endpoint: String,
+    /// The distribution of its scores, and its threshold.
+    pub calibration: Calibration,
+    /// [`PAIRS`] pairs of quantiles, ascending: the model's score and the endpoint's.
+    pub pairs: Vec<(f64, f64)>,
+}
+
+impl EndpointCalibration {
+    /// Longest name of an endpoint, in bytes.
+    pub const MAX_NAME_LEN: usize = 256;
+
+    /// Calibrates on the scores that the model and the endpoint gave the same records; `None` if there
+    /// are none, or not as many of both. Their order makes no difference.
+    pub fn new(
+        endpoint: impl Into<String>,
+        rule: ThresholdRule,
+        local: &[f32],
+        remote: &[f32],
+    ) -> Option<Self> {
+        let calibration = Calibration::new(rule, remote)?;
+        if local.len() != remote.len() {
+            return None;
+        }
+        let sorted = |scores: &[f32]| {
+            let mut sorted: Vec<f64> = scores.iter().map(|&score| f64::from(score)).collect();
+            sorted.sort_unstable_by(f64::total_cmp);
+            sorted
+        };
+        let (local, remote) = (sorted(local), sorted(remote));
+        let pair = |index| {
+            let rank = (share_of_pair(index) * (as_f64(local.len()) - 1.0)).round();
+            (at_rank(&local, rank), at_rank(&remote, rank))
+        };
+        let pairs = (0..PAIRS).map(pair).collect();
+        Some(Self { endpoint: endpoint.into(), calibration, pairs })
+    }
+
+    /// A score of the endpoint on the model's scale: the model's score of the same rank, with straight
+    /// lines between the pairs, and in proportion beyond the first and the last.
+    pub fn to_local(&self, score: f64) -> f64 {
+        let above = self.pairs.partition_point(|&(_, remote)| remote < score);
+        let in_proportion = |(local, remote): (f64, f64)| {
+            if remote > 0.0 { score * (local / remote) } else { local + (score - remote) }
+        };
+        match (above.checked_sub(1).map(|below| self.pairs[below]), self.pairs.get(above)) {
+            (Some((local_a, remote_a)), Some(&(local_b, remote_b))) => {
+                // Below the score and not below it: they differ.
+                let part = (score - remote_a) / (remote_b - remote_a);
+                local_a + part * (local_b - local_a)
+            }
+            (None, Some(&first)) => in_proportion(first),
+            (Some(last), None) => in_proportion(last),
+            (None, None) => score,
+        }
+    }
+
+    /// True for what a snapshot may hold.
+    pub(crate) fn is_sound(&self) -> bool {
+        let ascending = |of: fn(&(f64, f64)) -> f64| self.pairs.iter().map(of).is_sorted();
+        self.endpoint.len() <= Self::MAX_NAME_LEN
+            && self.calibration.is_sound()
+            && self.pairs.len() == PAIRS
+            && self.pairs.iter().all(|(local, remote)| local.is_finite() && remote.is_finite())
+            && ascending(|pair| pair.0)
+            && ascending(|pair| pair.1)
+    }
+}
+
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the slice")]
 fn at_rank(sorted: &[f64], rank: f64) -> f64 {
     sorted[(rank.max(0.0) as usize).min(sorted.len() - 1)]
@@ -142,6 +232,40 @@ fn at_rank(sorted: &[f64], rank: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_endpoints_scores_come_to_the_models_scale_by_rank() {
+        let local: Vec<f32> = (0..1000_u16).map(|i| 0.5 + f32::from(i) / 500.0).collect();
+        // Another scale, bent, and another order of the records.
+        let remote: Vec<f32> = local.iter().rev().map(|score| score * score * 3.0).collect();
+        let rule = ThresholdRule::Quantile(0.99);
+        let map = EndpointCalibration::new("rcf", rule, &local, &remote).expect("scores");
+        assert!(map.is_sound());
+        assert_eq!(map.pairs.len(), PAIRS);
+        for score in [0.5_f64, 0.777, 1.5, 2.25, 2.498] {
+            let got = map.to_local(score * score * 3.0);
+            assert!((got / score - 1.0).abs() < 1e-3, "{got} for {score}");
+        }
+        // Beyond what was seen, order and proportion are kept.
+        let last = map.to_local(2.498 * 2.498 * 3.0);
+        assert!((map.to_local(2.0 * 2.498 * 2.498 * 3.0) / last - 2.0).abs() < 0.01);
+        assert!(map.to_local(0.1) < map.to_local(0.75) && map.to_local(0.1) > 0.0);
+        // Both thresholds stand at the same rank.
+        let own = Calibration::new(rule, &local).expect("scores");
+        let mapped = map.to_local(map.calibration.threshold);
+        assert!((mapped / own.threshold - 1.0).abs() < 1e-3, "{mapped} for {}", own.threshold);
+    }
+
+    #[test]
+    fn equal_scores_and_too_few_of_them_make_a_map_too() {
+        let rule = ThresholdRule::default();
+        let one = EndpointCalibration::new("rcf", rule, &[2.0], &[4.0]).expect("a score");
+        assert_eq!([3.0, 4.0, 8.0].map(|score| one.to_local(score)), [1.5, 2.0, 4.0]);
+        let zero = EndpointCalibration::new("rcf", rule, &[1.0, 2.0], &[0.0, 0.0]).expect("scores");
+        assert!(zero.is_sound() && zero.to_local(0.0).is_finite() && zero.to_local(5.0) > 0.0);
+        assert_eq!(EndpointCalibration::new("rcf", rule, &[], &[]), None);
+        assert_eq!(EndpointCalibration::new("rcf", rule, &[1.0], &[1.0, 2.0]), None);
+    }
 
     #[test]
     fn a_quantile_threshold_keeps_its_rate() {

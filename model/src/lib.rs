@@ -46,7 +46,7 @@ pub mod spec;
 mod tree;
 
 pub use attribution::Attribution;
-pub use calibration::{Calibration, ThresholdRule};
+pub use calibration::{Calibration, EndpointCalibration, ThresholdRule};
 pub use features::{FeatureError, Features, Fitted, Scaling, read_in_series, read_record};
 pub use forest::{
     DimensionError, Forest, LeafRule, ParamError, Params, Sampling, StructureError, ValidParams,

@@ -5,11 +5,14 @@
 //! ```text
 //! offset  bytes   what
 //! 0       8       magic "SAWLOGRF"
-//! 8       4       version, u32: 2 if a point is made of several records, else 1
+//! 8       4       version, u32: 3 if there is an endpoint's calibration, else 2 if a point is made of
+//!                 several records, else 1
 //! 12      4       H, length of the header, u32, at most 16 MiB
 //! 16      8       L, length of the whole snapshot, u64
-//! 24      H       header: `Header` in bincode 2, fixed integers, little-endian; in version 2 then
-//!                 the key of the shingle, `Option<String>`
+//! 24      H       header: `Header` in bincode 2, fixed integers, little-endian; in versions 2
+//!                 and 3 then the key of the shingle, `Option<String>`; in version 3 then the
+//!                 endpoint's calibration, `EndpointCalibration`: its name, the distribution of
+//!                 its scores, and 103 pairs of f64, ascending
 //! 24+H    ...     zeros up to a multiple of 4
 //! then the sections, each padded with zeros to a multiple of 4, for T trees (from the header) and
 //! d dimensions (the sum over the features):
@@ -25,7 +28,8 @@
 //! ```
 //!
 //! A model of single records is still written as version 1, so that programs which know nothing of
-//! shingles read it, and refuse what they would score wrongly.
+//! shingles read it, and refuse what they would score wrongly; and one without an endpoint's
+//! calibration is written as before there was such a thing.
 //!
 //! Boxes are not stored: they follow from the points. The shape can't hold a cycle, since a child's
 //! place follows from its parent's; that every node hangs on an earlier one is checked. A reader
@@ -39,7 +43,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::attribution::Attribution;
-use crate::calibration::Calibration;
+use crate::calibration::{Calibration, EndpointCalibration};
 use crate::features::{FeatureError, Features, Fitted};
 use crate::forest::{Forest, ParamError, Params, StructureError, TreeSource, ValidParams};
 use crate::spec::{FeatureSpec, Format, Shingle, Spec, SpecError, ValidSpec};
@@ -50,6 +54,8 @@ const MAGIC: [u8; 8] = *b"SAWLOGRF";
 const VERSION: u32 = 1;
 /// The version of models whose points are made of several records.
 const VERSION_SHINGLED: u32 = 2;
+/// The version of models that hold an endpoint's calibration.
+const VERSION_WITH_ENDPOINT: u32 = 3;
 /// Bytes before the header.
 const PREFIX: usize = 24;
 /// Bytes of the checksum at the end.
@@ -81,7 +87,7 @@ struct Header {
     features: Vec<FeatureSpec>,
     fitted: Vec<Fitted>,
     params: Params,
-    /// Records a point is made of; 1 in version 1, at least 2 in version 2.
+    /// Records a point is made of; 1 in version 1, at least 2 in version 2, at least 1 in version 3.
     shingle: u32,
     calibration: Option<Calibration>,
     provenance: Provenance,
@@ -94,6 +100,7 @@ pub struct Model {
     features: Features,
     forest: Forest,
     calibration: Option<Calibration>,
+    endpoint: Option<EndpointCalibration>,
     provenance: Provenance,
     id: String,
     snapshot_len: usize,
@@ -146,7 +153,7 @@ pub enum SnapshotError {
     },
     /// Written by another version.
     #[error(
-        "snapshot version {got} at offset 8; this program reads versions {VERSION} and {VERSION_SHINGLED}"
+        "snapshot version {got} at offset 8; this program reads versions {VERSION} to {VERSION_WITH_ENDPOINT}"
     )]
     Version {
         /// Its version.
@@ -188,6 +195,9 @@ pub enum SnapshotError {
     /// What was learned doesn't go with the specification.
     #[error("header at offset {PREFIX}: {0}")]
     Features(#[source] FeatureError),
+    /// The key of a shingle, and no shingle.
+    #[error("header at offset {PREFIX}: there is a key of series, but a point is one record")]
+    ShingleKey,
     /// A calibration with numbers that can't be.
     #[error("header at offset {PREFIX}: the calibration is not sound")]
     Calibration,
@@ -230,19 +240,38 @@ impl Model {
             features,
             forest,
             calibration,
+            endpoint: None,
             provenance,
             id: String::new(),
             snapshot_len: 0,
         };
-        let bytes = model.encode();
-        model.id = id_of(&bytes[bytes.len() - CHECKSUM..]);
-        model.snapshot_len = bytes.len();
+        model.name();
         model
     }
 
+    /// Gives the model the id of what it has become.
+    fn name(&mut self) {
+        let bytes = self.encode();
+        self.id = id_of(&bytes[bytes.len() - CHECKSUM..]);
+        self.snapshot_len = bytes.len();
+    }
+
     /// The model with another calibration, and so another id.
-    pub fn with_calibration(self, calibration: Option<Calibration>) -> Self {
-        Self::new(self.params, self.features, self.forest, calibration, self.provenance)
+    pub fn with_calibration(mut self, calibration: Option<Calibration>) -> Self {
+        self.calibration = calibration;
+        self.name();
+        self
+    }
+
+    /// The model with another calibration of an endpoint, and so another id.
+    ///
+    /// # Panics
+    /// If the endpoint's name is longer than [`EndpointCalibration::MAX_NAME_LEN`].
+    pub fn with_endpoint_calibration(mut self, endpoint: Option<EndpointCalibration>) -> Self {
+        assert!(endpoint.as_ref().is_none_or(EndpointCalibration::is_sound), "an endpoint's name");
+        self.endpoint = endpoint;
+        self.name();
+        self
     }
 
     /// What the forest was built with.
@@ -263,6 +292,11 @@ impl Model {
     /// The calibration: scores to verdicts. `None` if there was nothing to calibrate on.
     pub fn calibration(&self) -> Option<&Calibration> {
         self.calibration.as_ref()
+    }
+
+    /// What scores of a SageMaker endpoint are held against, if that was learned.
+    pub fn endpoint_calibration(&self) -> Option<&EndpointCalibration> {
+        self.endpoint.as_ref()
     }
 
     /// Where the model comes from.
@@ -353,9 +387,13 @@ impl Model {
             calibration: self.calibration.clone(),
             provenance: self.provenance.clone(),
         };
-        let (version, header) = match spec.shingle {
-            None => (VERSION, encode_header(header)),
-            Some(shingle) => (VERSION_SHINGLED, encode_header((header, shingle.key))),
+        let (version, header) = match (spec.shingle, &self.endpoint) {
+            (None, None) => (VERSION, encode_header(header)),
+            (Some(shingle), None) => (VERSION_SHINGLED, encode_header((header, shingle.key))),
+            (shingle, Some(endpoint)) => {
+                let key = shingle.and_then(|shingle| shingle.key);
+                (VERSION_WITH_ENDPOINT, encode_header((header, key, endpoint)))
+            }
         };
         let forest = &self.forest;
         let mut out = Vec::with_capacity(
@@ -402,14 +440,16 @@ impl Model {
         let body_len = check_envelope(bytes)?;
         let mut sections = Sections { bytes: &bytes[..body_len], at: PREFIX };
         let header_len = u32_at(bytes, 12) as usize;
-        let (header, shingle) =
+        let (header, shingle, endpoint) =
             decode_header(u32_at(bytes, 8), sections.take("header", header_len as u64)?)?;
         sections.padding("header")?;
         let params = ValidParams::new(header.params).map_err(SnapshotError::Params)?;
         let spec = Spec { format: header.format, features: header.features, shingle };
         let spec = ValidSpec::new(spec).map_err(SnapshotError::Spec)?;
         let features = Features::new(spec, header.fitted).map_err(SnapshotError::Features)?;
-        if !header.calibration.as_ref().is_none_or(Calibration::is_sound) {
+        if !header.calibration.as_ref().is_none_or(Calibration::is_sound)
+            || !endpoint.as_ref().is_none_or(EndpointCalibration::is_sound)
+        {
             return Err(SnapshotError::Calibration);
         }
         let forest = decode_forest(&mut sections, params.get(), features.dimensions())?;
@@ -423,6 +463,7 @@ impl Model {
             features,
             forest,
             calibration: header.calibration,
+            endpoint,
             provenance: header.provenance,
             id: id_of(&bytes[body_len..]),
             snapshot_len: bytes.len(),
@@ -460,7 +501,7 @@ fn check_envelope(bytes: &[u8]) -> Result<usize, SnapshotError> {
         return Err(SnapshotError::Truncated { section: "prefix", offset: 0, expected, got });
     }
     let version = u32_at(bytes, 8);
-    if ![VERSION, VERSION_SHINGLED].contains(&version) {
+    if !(VERSION..=VERSION_WITH_ENDPOINT).contains(&version) {
         return Err(SnapshotError::Version { got: version });
     }
     let expected = u64::from(u32_at(bytes, 16)) | u64::from(u32_at(bytes, 20)) << 32;
@@ -608,19 +649,36 @@ pub(crate) fn encode_header(header: impl Encode) -> Vec<u8> {
     bincode::encode_to_vec(header, codec).expect("a header is plain data")
 }
 
-/// Decodes the header of a version, and the shingle that it says.
-fn decode_header(version: u32, bytes: &[u8]) -> Result<(Header, Option<Shingle>), SnapshotError> {
-    let (header, key): (Header, _) = match version {
-        VERSION_SHINGLED => decode_plain(bytes)?,
-        _ => (decode_plain(bytes)?, None),
+type WithExtras = (Header, Option<Shingle>, Option<EndpointCalibration>);
+
+/// Decodes the header of a version, the shingle that it says, and the endpoint's calibration.
+fn decode_header(version: u32, bytes: &[u8]) -> Result<WithExtras, SnapshotError> {
+    let (header, key, endpoint): (Header, Option<String>, _) = match version {
+        VERSION_WITH_ENDPOINT => {
+            let (header, key, endpoint) = decode_plain(bytes)?;
+            (header, key, Some(endpoint))
+        }
+        VERSION_SHINGLED => {
+            let (header, key) = decode_plain(bytes)?;
+            (header, key, None)
+        }
+        _ => (decode_plain(bytes)?, None, None),
     };
-    let range = if version == VERSION_SHINGLED { 2..=MAX_DIMENSIONS as u64 } else { 1..=1 };
+    let range = match version {
+        VERSION_WITH_ENDPOINT => 1..=MAX_DIMENSIONS as u64,
+        VERSION_SHINGLED => 2..=MAX_DIMENSIONS as u64,
+        _ => 1..=1,
+    };
     let (size, got) = (header.shingle, u64::from(header.shingle));
     if !range.contains(&got) {
         let (low, high) = range.into_inner();
         return Err(SnapshotError::Params(ParamError { name: "shingle", got, low, high }));
     }
-    Ok((header, (size > 1).then_some(Shingle { size, key })))
+    // Nothing that means nothing: written again it is the same bytes.
+    if size == 1 && key.is_some() {
+        return Err(SnapshotError::ShingleKey);
+    }
+    Ok((header, (size > 1).then_some(Shingle { size, key }), endpoint))
 }
 
 /// Decodes plain data. bincode allocates a list when it has read its length, up to the limit; so

@@ -4,8 +4,8 @@
 use ndarray::{Array1, ArrayView2};
 use proptest::prelude::*;
 use sawlog_model::{
-    Calibration, Features, Forest, Model, Params, Provenance, Shingle, SnapshotError,
-    ThresholdRule, ValidParams, ValidSpec, Value,
+    Calibration, EndpointCalibration, Features, Forest, Model, Params, Provenance, Shingle,
+    SnapshotError, ThresholdRule, ValidParams, ValidSpec, Value,
 };
 use sha2::{Digest, Sha256};
 
@@ -126,7 +126,65 @@ fn a_shingled_model_is_written_and_read_with_its_key() {
     bytes[8] = 2;
     refused(&seal(bytes.clone()));
     bytes[8] = 3;
-    assert!(refused(&seal(bytes)).to_string().contains("reads versions 1 and 2"));
+    refused(&seal(bytes.clone()));
+    bytes[8] = 4;
+    assert!(refused(&seal(bytes)).to_string().contains("reads versions 1 to 3"));
+}
+
+/// A model with an endpoint's calibration, of points of so many records.
+fn with_endpoint(size: usize) -> Model {
+    let local: Vec<f32> = (0..200_u8).map(|i| 0.5 + f32::from(i) / 100.0).collect();
+    let remote: Vec<f32> = local.iter().map(|score| score * 1.5).collect();
+    let rule = ThresholdRule::Quantile(0.99);
+    let endpoint = EndpointCalibration::new("rcf", rule, &local, &remote).expect("scores");
+    shingled(size).with_endpoint_calibration(Some(endpoint))
+}
+
+#[test]
+fn an_endpoints_calibration_is_written_and_read_and_makes_another_model() {
+    for size in [1, 3] {
+        let model = with_endpoint(size);
+        let bytes = model.encode();
+        assert_eq!(bytes[8], 3, "a version of its own");
+        let read = Model::decode(&bytes).expect("its own bytes");
+        assert_eq!((&read, read.encode()), (&model, bytes.clone()));
+        assert_eq!(read.endpoint_calibration(), model.endpoint_calibration());
+        assert_eq!(read.features().spec().shingle(), model.features().spec().shingle());
+        let plain = shingled(size);
+        assert_ne!(model.id(), plain.id());
+        assert_eq!(model.with_endpoint_calibration(None), plain, "taken out, it is as before");
+        // Read as another version, there are bytes too many.
+        for version in [1, 2] {
+            let mut bytes = bytes.clone();
+            bytes[8] = version;
+            refused(&seal(bytes));
+        }
+    }
+}
+
+#[test]
+fn an_endpoints_calibration_that_can_not_be_is_refused() {
+    let model = with_endpoint(1);
+    let bytes = model.encode();
+    let pairs = &model.endpoint_calibration().expect("one").pairs;
+    let (least, _) = pairs[0];
+    // The first pair stands after the number of pairs, which is 103.
+    let number = 103_u64.to_le_bytes();
+    let mut places = bytes
+        .windows(16)
+        .enumerate()
+        .filter(|(_, window)| window[..8] == number && window[8..] == least.to_le_bytes());
+    let (at, _) = places.next().expect("the pairs");
+    for value in [f64::NAN, f64::INFINITY, 1e9] {
+        let mut bytes = bytes.clone();
+        bytes[at + 8..at + 16].copy_from_slice(&value.to_le_bytes());
+        assert!(matches!(refused(&seal(bytes)), SnapshotError::Calibration), "{value}");
+    }
+    for count in [0_u64, 102, 104, u64::MAX] {
+        let mut bytes = bytes.clone();
+        bytes[at..at + 8].copy_from_slice(&count.to_le_bytes());
+        refused(&seal(bytes));
+    }
 }
 
 /// A feature is one thing, learned once, wherever in a point it stands.
@@ -238,6 +296,11 @@ proptest! {
 #[test]
 fn the_golden_snapshot_of_version_1_is_read_as_ever() {
     is_read_as_ever("v1", model);
+}
+
+#[test]
+fn the_golden_snapshot_of_version_3_is_read_as_ever() {
+    is_read_as_ever("v3", || with_endpoint(1));
 }
 
 #[test]

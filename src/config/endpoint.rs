@@ -93,6 +93,19 @@ impl EndpointConfig {
         }
     }
 
+    /// The endpoint of this name; how it is called is read from the process's environment, as the
+    /// Lambda reads it.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for a name or a variable that is malformed.
+    pub fn from_env(name: &str) -> Result<Self, ConfigError> {
+        let found = Self::from_vars(&|variable: &str| match variable {
+            "ENDPOINT_NAME" => Some(name.to_owned()),
+            _ => std::env::var(variable).ok().filter(|value| !value.is_empty()),
+        })?;
+        found.ok_or(ConfigError::Missing { name: "ENDPOINT_NAME", expected: Name::EXPECTED })
+    }
+
     /// Reads variables from a lookup; `None` without `ENDPOINT_NAME`.
     pub(super) fn from_vars(
         get: &impl Fn(&str) -> Option<String>,

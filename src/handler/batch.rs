@@ -154,8 +154,10 @@ impl<'a> Batch<'a> {
                     continue;
                 }
             };
-            scores.push(scored.score);
-            self.report.scores.add(scored.score);
+            // Of one scale, or the distribution would be of two.
+            let score = held.on_local_scale(scored.score, scored.by.scorer);
+            scores.push(score);
+            self.report.scores.add(score);
             let anomaly = scored.by.is_anomaly(scored.score);
             self.report.anomalies += usize::from(anomaly);
             if anomaly || kept == Kept::All {

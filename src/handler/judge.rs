@@ -131,8 +131,11 @@ fn settle(
 /// What a score of the endpoint is held against.
 fn by_endpoint(endpoint: &Endpoint, held: &Held, reason: Reason) -> By {
     let configured = endpoint.config().threshold.map(|it| (it, ThresholdOf::Configured));
-    let local = held.model().and_then(verdict::threshold).map(|it| (it, ThresholdOf::Local));
-    let (threshold, threshold_of) = configured.or(local).unzip();
+    let model = held.model();
+    let learned = model.and_then(|model| model.endpoint_calibration());
+    let learned = learned.map(|it| (it.calibration.threshold, ThresholdOf::Endpoint));
+    let local = model.and_then(verdict::threshold).map(|it| (it, ThresholdOf::Local));
+    let (threshold, threshold_of) = configured.or(learned).or(local).unzip();
     By {
         scorer: Scorer::Endpoint,
         reason,

@@ -10,12 +10,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
-use crate::batch::{Batch, Kafka, assert_same_ids};
+use crate::batch::{Batch, Kafka, assert_same_ids, lines};
 use crate::deployment::TIMEOUT;
 use crate::faults::{ALL_DONE, place, reported};
-use crate::function::{Variables, failed_cold_start, model, model_of};
+use crate::function::{Variables, binary, failed_cold_start, model, model_of};
 use crate::http::{self, Message};
 use crate::lambda::{Lambda, lock};
+use crate::servers::{ACCESS_KEY, REGION, SECRET_KEY};
 
 /// Records of a batch, five of them poison.
 const LEN: usize = 60;
@@ -535,6 +536,54 @@ fn what_can_not_stand_in_keeps_the_function_from_starting_and_is_named() {
         assert!(log.contains(&words.replace('"', "\\\"")), "expected {words:?}, got:\n{log}");
         assert!(!log.contains("panicked"), "{log}");
     }
+}
+
+#[test]
+fn a_threshold_learned_from_the_endpoint_is_what_its_scores_are_held_against() {
+    let shop = Shop::stale();
+    let records = lines(2000);
+    std::fs::write(shop.path("records.jsonl"), records.join(&b'\n')).expect("written");
+    let run = std::process::Command::new(binary("SAWLOG_CLI", "sawlog"))
+        .args(["calibrate", "--endpoint", "rcf", "--threshold", "quantile:0.9", "--model"])
+        .arg(shop.path("model"))
+        .arg("--input")
+        .arg(shop.path("records.jsonl"))
+        .env("AWS_REGION", REGION)
+        .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+        .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+        .env("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", &shop.endpoint.url)
+        .env("ENDPOINT_ROWS", "values")
+        .env("ENDPOINT_CHUNK_ROWS", "300")
+        .output()
+        .expect("sawlog runs");
+    let said = String::from_utf8_lossy(&run.stdout);
+    assert!(run.status.success(), "{said}\n{}", String::from_utf8_lossy(&run.stderr));
+    assert!(said.contains("endpoint   rcf\nthreshold  "), "{said}");
+    assert_eq!(shop.endpoint.calls(), 7, "2,000 rows in calls of 300");
+    // The server's scores are numbers of spans: nine in ten have at most so many.
+    let spans = |line: &Vec<u8>| {
+        serde_json::from_slice::<Value>(line).expect("json")["n_spans"].as_f64().expect("a number")
+    };
+    let mut spans: Vec<f64> = records.iter().map(spans).collect();
+    spans.sort_unstable_by(f64::total_cmp);
+    let threshold = spans[(0.9 * 2001.0_f64).ceil() as usize - 1];
+
+    let model = std::fs::File::options().write(true).open(shop.path("model")).expect("there");
+    model.set_modified(SystemTime::now() - DAY * 2).expect("set");
+    let lambda = Lambda::new(&shop.variables().unset("ENDPOINT_THRESHOLD"), TIMEOUT);
+    let batch = Batch::new(Kafka::SelfManaged, LEN);
+    done(&lambda, &batch.event);
+    let mut expected = by_endpoint("stale");
+    expected["threshold_of"] = json!("endpoint");
+    shop.assert_done("calibrated", &batch, &expected);
+    for item in shop.items() {
+        assert_eq!(item["threshold"].as_f64(), Some(threshold), "{item}");
+        assert_eq!(item["anomaly"], json!(item["score"].as_f64() > Some(threshold)), "{item}");
+    }
+    // The distribution is on the model's scale: its scores are small numbers, those of spans are not.
+    let scores = last_metrics(&lambda)["Score"]["Values"].clone();
+    let greatest = scores.as_array().expect("a list").iter().filter_map(Value::as_f64);
+    assert!(greatest.fold(0.0, f64::max) < 5.0, "{scores}");
 }
 
 #[test]

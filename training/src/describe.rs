@@ -113,6 +113,10 @@ pub(crate) fn model(out: &mut impl Write, model: &Model) -> io::Result<()> {
         Some(calibration) => self::calibration(out, calibration, from.held_out > 0)?,
         None => writeln!(out, "threshold  none; `sawlog calibrate` sets one from records")?,
     }
+    if let Some(endpoint) = model.endpoint_calibration() {
+        writeln!(out, "endpoint   {}", endpoint.endpoint)?;
+        self::calibration(out, &endpoint.calibration, false)?;
+    }
     writeln!(
         out,
         "made by    {} from {} records ({} rejected): {} to sample from, {} held out",

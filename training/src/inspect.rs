@@ -54,6 +54,7 @@ fn as_json(model: &Model) -> serde_json::Value {
         "distinct_points": model.forest().leaves(),
         "memory_bytes": model.forest().memory_bytes(),
         "calibration": model.calibration(),
+        "endpoint_calibration": model.endpoint_calibration(),
         "provenance": model.provenance(),
     })
 }
