@@ -98,6 +98,19 @@ fn in_lines(answer: &[u8], expected: usize) -> Result<Vec<f64>, AnswerFault> {
 mod tests {
     use super::*;
 
+    proptest::proptest! {
+        #[test]
+        fn any_answer_is_as_many_finite_scores_or_refused(
+            answer in r#"([0-9NaN.eE+-]{0,6}|[{}\[\]":,\n]|"scores"|"score"|\{"score":[0-9]\}){0,40}"#,
+            expected in 0..6_usize,
+        ) {
+            if let Ok(scores) = scores(answer.as_bytes(), expected) {
+                assert_eq!(scores.len(), expected, "{answer}");
+                assert!(scores.iter().all(|score| score.is_finite()), "{answer}: {scores:?}");
+            }
+        }
+    }
+
     #[test]
     fn every_way_to_write_scores_is_read() {
         for answer in [

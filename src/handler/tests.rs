@@ -333,6 +333,24 @@ async fn a_direct_request_is_answered_and_stored_only_with_an_id() {
 }
 
 #[tokio::test]
+async fn a_suspect_model_scores_and_its_items_say_so_until_it_is_cleared() {
+    let fixture = Fixture::start(false).await;
+    let id = fixture.app.model_for("t").expect("a model").id().to_owned();
+    let suspects = fixture.app.trust.suspects();
+    let payload = r#"{"ms":20,"path":"/1"}"#;
+    for (offset, is_suspect) in [(1, false), (2, true), (3, false)] {
+        assert_eq!(suspects.set(&id, is_suspect), offset > 1, "news");
+        let raw = event(&[record(offset, payload)]);
+        let report = fixture.app.handle(&raw, None).await.expect("handled").report;
+        let reason = if is_suspect { Reason::Suspect } else { Reason::Fresh };
+        assert_eq!((report.reason, report.by_local, report.degraded), (reason, 1, 0));
+    }
+    let reasons: Vec<Value> =
+        fixture.lines("results.jsonl").iter().map(|line| line["reason"].clone()).collect();
+    assert_eq!(reasons, [Value::Null, "suspect".into(), Value::Null]);
+}
+
+#[tokio::test]
 async fn an_event_of_another_source_fails_the_invocation() {
     let fixture = Fixture::start(true).await;
     let raw = RawValue::from_string(r#"{"Records":[]}"#.to_owned()).expect("json");

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::batch::{Batch, Kafka, assert_same_ids, lines};
 use crate::deployment::TIMEOUT;
 use crate::faults::{ALL_DONE, place, reported};
-use crate::function::{Variables, binary, failed_cold_start, model, model_of};
+use crate::function::{Variables, binary, failed_cold_start, model, model_of, repository};
 use crate::http::{self, Message};
 use crate::lambda::{Lambda, lock};
 use crate::servers::{ACCESS_KEY, REGION, SECRET_KEY};
@@ -584,6 +584,20 @@ fn a_threshold_learned_from_the_endpoint_is_what_its_scores_are_held_against() {
     let scores = last_metrics(&lambda)["Score"]["Values"].clone();
     let greatest = scores.as_array().expect("a list").iter().filter_map(Value::as_f64);
     assert!(greatest.fold(0.0, f64::max) < 5.0, "{scores}");
+}
+
+#[test]
+fn the_example_of_the_fallback_is_as_it_says() {
+    let run = std::process::Command::new(repository("examples/fallback/run"))
+        .env("SAWLOG_BOOTSTRAP", binary("SAWLOG_BOOTSTRAP", "bootstrap"))
+        .env("SAWLOG_CLI", binary("SAWLOG_CLI", "sawlog"))
+        .output()
+        .expect("python3");
+    let [said, wrong] = [&run.stdout, &run.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+    assert!(run.status.success(), "{}\n{said}\n{wrong}", run.status);
+    for words in ["\"reason\": \"stale\"", "\"scorer\": \"local\"", "all of it is so"] {
+        assert!(said.contains(words), "expected {words:?} in:\n{said}");
+    }
 }
 
 #[test]
