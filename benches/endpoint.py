@@ -28,8 +28,9 @@ def dollars(cost):
 
 
 def table(heads, rows):
-    print(f"\n| {' | '.join(heads)} |")
-    print("|---" * len(heads) + "|")
+    head = f"| {' | '.join(heads)} |"
+    print(f"\n{head}")
+    print("|---" * (head.count("|") - 1) + "|")
     for row in rows:
         print(f"| {' | '.join(row)} |")
 

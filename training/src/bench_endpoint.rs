@@ -37,6 +37,8 @@ const MAX_BATCH: usize = 100_000;
 /// Region and credentials are those of the environment; AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME leads
 /// elsewhere, such as to `sawlog serve`. A real endpoint bills as ever: this makes some hundreds of calls.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example: sawlog bench-endpoint --endpoint-name sawlog --model model.sawlog --input later.log")]
 pub(crate) struct Args {
     /// The endpoint
     #[arg(long, value_name = "NAME")]
