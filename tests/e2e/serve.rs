@@ -273,3 +273,29 @@ fn variables_stand_for_arguments_in_a_container() {
     let log = process.output();
     assert!(log.contains("rows of 2 values"), "{log}");
 }
+
+#[test]
+fn an_endpoint_is_measured_by_its_name() {
+    let server = Server::start(model(), &[]);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(folder.path().join("model"), model()).expect("a model");
+    let run = Command::new(binary("SAWLOG_CLI", "sawlog"))
+        .current_dir(folder.path())
+        .args(["bench-endpoint", "--endpoint-name=any", "--model=model", "--json"])
+        .args(["--rounds=2", "--batches=1,50"])
+        .arg("--input")
+        .arg(repository("examples/nezha/requests.jsonl.gz"))
+        .env("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", format!("http://127.0.0.1:{}", server.port))
+        .env("AWS_REGION", REGION)
+        .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+        .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+        .output()
+        .expect("sawlog runs");
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&run.stdout).expect("json");
+    assert_eq!(report["scores_equal"], true, "{report:#}");
+    let measured = report["measured"].as_array().expect("a list");
+    let batches: Vec<_> = measured.iter().map(|one| one["batch"].as_u64()).collect();
+    assert_eq!(batches, [Some(1), Some(50)], "{report:#}");
+    assert!(measured.iter().all(|one| one["ratio"].as_f64() > Some(0.0)), "{report:#}");
+}
