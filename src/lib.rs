@@ -28,6 +28,7 @@
 //! each of them fresh; [`deadline`] says until when work may go on.
 //!
 //! [`content`] is what SageMaker's endpoints are asked and answer, for `sawlog serve`.
+//! [`validation`] compares what the local model says with what an endpoint says of a share of the records.
 //!
 //! [`metrics`] writes one line an invocation for CloudWatch.
 //!
@@ -55,6 +56,7 @@ pub mod scorer;
 pub mod sinks;
 pub mod summary;
 pub mod trust;
+pub mod validation;
 pub mod verdict;
 
 pub use app::App;

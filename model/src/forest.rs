@@ -416,6 +416,17 @@ impl Forest {
         self.leaf_mass.len()
     }
 
+    /// Points that the trees hold, each with how many records of its tree's sample it stands for: those
+    /// of whole trees, evenly chosen, about `most` of them or fewer (but one tree at least). They are a
+    /// sample of the records that the forest was built from; a record may be in several trees.
+    pub fn sampled_points(&self, most: usize) -> impl Iterator<Item = (&[f32], u32)> {
+        let every = self.leaves().div_ceil(most.max(1)).max(1);
+        self.trees.iter().step_by(every).flat_map(move |span| {
+            let leaves = 0..span.leaves;
+            leaves.map(move |rank| (self.point_of(span, rank), self.leaf_mass[span.leaf + rank]))
+        })
+    }
+
     /// What a leaf that equals the scored point says.
     pub fn leaf_rule(&self) -> LeafRule {
         self.leaf_rule
