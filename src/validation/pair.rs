@@ -244,6 +244,22 @@ impl<'a> Pair<'a> {
         out.write_all(b"\n").map_err(serde_json::Error::io)
     }
 
+    /// The pair without the line that it was read from.
+    pub fn into_owned(self) -> Pair<'static> {
+        let own = |text: Cow<'a, str>| Cow::Owned(text.into_owned());
+        Pair {
+            id: own(self.id),
+            timestamp_ms: self.timestamp_ms,
+            model: own(self.model),
+            local: self.local,
+            local_time: self.local_time,
+            endpoint_name: own(self.endpoint_name),
+            endpoint: self.endpoint.map_err(own),
+            endpoint_time: self.endpoint_time,
+            features: self.features.map(own),
+        }
+    }
+
     /// The pair as it is compared; `None` if the endpoint gave no score.
     pub fn sample(&self) -> Option<Sample> {
         let told = self.endpoint.as_ref().ok()?;

@@ -233,6 +233,30 @@ pub(crate) fn read_source(
     Ok(spec)
 }
 
+/// Reads every line of a source in order; blank ones are passed over. Of a line over
+/// [`MAX_RECORD_LEN`] only the beginning is given. `moved` is told the bytes read from disk since the
+/// last call.
+///
+/// # Errors
+/// [`InputError`] with the file and how far reading came.
+pub(crate) fn read_lines(
+    source: &Source,
+    moved: &dyn Fn(u64),
+    mut each: impl FnMut(Place<'_>, &[u8]),
+) -> Result<(), InputError> {
+    let name = source.name.as_str();
+    let mut lines = Lines::open(name, moved).map_err(|error| read_error(name, 0, error))?;
+    loop {
+        let (line, offset) = (lines.line + 1, lines.offset);
+        match lines.next() {
+            Ok(Some(_)) if lines.buffer.trim_ascii().is_empty() => {}
+            Ok(Some(_)) => each(Place { source: name, line, offset }, &lines.buffer),
+            Ok(None) => return Ok(()),
+            Err(error) => return Err(read_error(name, lines.offset, error)),
+        }
+    }
+}
+
 /// Reads a whole file, plain or compressed, or standard input, which is named `-`; at most `limit`
 /// bytes.
 ///

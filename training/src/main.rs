@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 
 mod bench_endpoint;
 mod calibrate;
+mod compare;
 mod demo;
 mod describe;
 mod import;
@@ -40,6 +41,7 @@ enum Command {
     Merge(sketch::MergeArgs),
     Import(import::Args),
     Calibrate(calibrate::Args),
+    Compare(compare::Args),
     Inspect(inspect::Args),
     Score(score::Args),
     Replay(replay::Args),
@@ -56,6 +58,7 @@ fn main() -> std::process::ExitCode {
         Command::Merge(args) => sketch::run_merge(args),
         Command::Import(args) => import::run(args),
         Command::Calibrate(args) => calibrate::run(args),
+        Command::Compare(args) => compare::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Score(args) => score::run(args),
         Command::Replay(args) => replay::run(args),
