@@ -9,7 +9,10 @@ use aws_config::{BehaviorVersion, SdkConfig};
 use sawlog_model::{Features, Model, SpecError, ValidSpec};
 use tokio::sync::OnceCell;
 
-use crate::config::{AlertsUri, Config, DeadLettersUri, Kept, ModelUri, ResultsUri, RowKind};
+use crate::config::{
+    AlertsUri, CaptureUri, Config, DeadLettersUri, Kept, ModelUri, ResultsUri, RowKind,
+    ValidationConfig,
+};
 use crate::endpoint::{Endpoint, ValuesFault, value_features};
 use crate::event::Queue;
 use crate::model_store::{ModelStore, ModelStoreError, fetch_text};
@@ -22,6 +25,8 @@ use crate::sinks::s3::S3Payloads;
 use crate::sinks::sqs::SqsDeadLetters;
 use crate::sinks::{DeadLettersSink, ResultsSink};
 use crate::trust::{Fallback, Trust};
+use crate::validation::Validation;
+use crate::validation::capture::Capture;
 
 /// A connection within a region stands in milliseconds; after two seconds it won't.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -42,6 +47,8 @@ pub struct App {
     pub(crate) trust: Trust,
     /// None: the function is on its own.
     pub(crate) endpoint: Option<Arc<Endpoint>>,
+    /// None: nothing is sampled.
+    pub(crate) validation: Option<Arc<Validation>>,
     pub(crate) results: ResultsSink,
     pub(crate) results_kept: Kept,
     pub(crate) dead_letters: DeadLettersSink,
@@ -128,6 +135,20 @@ impl App {
                 }
             }
         }
+        let validation = match config.validation {
+            ValidationConfig { share, .. } if share == 0.0 => None,
+            ValidationConfig { share, capture } => {
+                let capture = match capture {
+                    Some(CaptureUri::S3(place)) => {
+                        Some(Capture::S3 { client: aws.s3().await.clone(), place })
+                    }
+                    Some(CaptureUri::Folder(path)) => Some(Capture::Folder(path)),
+                    None => None,
+                };
+                let beside = endpoint.as_ref().map(|endpoint| endpoint.beside());
+                Some(Arc::new(Validation::new(share, beside, capture, config.log_fields)))
+            }
+        };
         let max_age = config.model_max_age_secs.map(Duration::from_secs);
         let trust = Trust::new(config.fallback, max_age, endpoint.as_deref());
         let alerts = match config.alerts {
@@ -193,6 +214,7 @@ impl App {
             models,
             trust,
             endpoint,
+            validation,
             results,
             results_kept: config.results_kept,
             dead_letters,

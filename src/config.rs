@@ -29,6 +29,8 @@
 //! | `ENDPOINT_CALLS_PER_SEC` | 0.001 to 10000: most calls a second of a warm function | no limit |
 //! | `ENDPOINT_COOLDOWN_SECS` | 0 to 3600: how long an endpoint that failed three times is left alone | `30` |
 //! | `ENDPOINT_THRESHOLD` | the endpoint's score above which a record is an anomaly | the model's |
+//! | `VALIDATE_SHARE` | 0 to 1: the share of records that are also scored by the endpoint, and compared; without an endpoint, of which the features alone are watched | `0` |
+//! | `CAPTURE_URI` | `s3://bucket/prefix` or `file:///folder` for the compared pairs | nowhere |
 //! | `DEADLINE_RESERVE_MS` | 100 to 60000: how long before the invocation's deadline work stops | `1000` |
 //!
 //! Required are all three places, since without one of them records would be lost. (Without results
@@ -44,6 +46,7 @@ mod endpoint;
 mod forms;
 #[cfg(test)]
 mod tests;
+mod validation;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -53,6 +56,8 @@ use std::path::PathBuf;
 pub use endpoint::{EndpointConfig, RowFormat, RowKind};
 pub use forms::Refused;
 use forms::{Flag, number, optional, required};
+
+pub use validation::{CaptureUri, ValidationConfig};
 
 use crate::trust::Policy;
 
@@ -114,6 +119,8 @@ pub struct Config {
     pub model_max_age_secs: Option<u64>,
     /// Where the specification is by which records are read while their model is missing.
     pub features: Option<ModelUri>,
+    /// Which records are also looked at.
+    pub validation: ValidationConfig,
     /// True to answer with the records that failed, instead of failing the invocation.
     pub partial_batch: bool,
     /// True to log anomalies with their features.
@@ -310,6 +317,7 @@ impl Config {
             fallback: optional("FALLBACK", &get)?.unwrap_or_default(),
             model_max_age_secs: endpoint::model_max_age_secs(&get)?,
             features: endpoint::features_uri(endpoint.as_ref(), &get)?,
+            validation: ValidationConfig::from_vars(endpoint.is_some(), &get)?,
             endpoint,
             partial_batch: optional("PARTIAL_BATCH", &get)?.is_some_and(|Flag(flag)| flag),
             log_fields: optional("LOG_FIELDS", &get)?.is_some_and(|Flag(flag)| flag),
@@ -346,6 +354,7 @@ impl Config {
             fallback: Policy::default(),
             model_max_age_secs: None,
             features: None,
+            validation: ValidationConfig::default(),
             partial_batch: false,
             log_fields: false,
             deadline_reserve_ms: DEADLINE_RESERVE_MS,

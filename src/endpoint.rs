@@ -168,6 +168,20 @@ impl Endpoint {
         }
     }
 
+    /// The same endpoint for other purposes: its calls are counted apart and have a circuit breaker of
+    /// their own; the limit on calls a second is shared.
+    pub fn beside(&self) -> Self {
+        Self {
+            client: self.client.clone(),
+            breaker: Breaker::new(Duration::from_secs(self.config.cooldown_secs)),
+            config: self.config.clone(),
+            pace: Arc::clone(&self.pace),
+            calls: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            not_asked: AtomicU64::new(0),
+        }
+    }
+
     /// An endpoint by the process's own environment: region, credentials and address.
     pub async fn connect(config: EndpointConfig) -> Self {
         Self::new(&crate::app::load_aws().await, config)

@@ -315,6 +315,7 @@ impl App {
             batch.report.alerts = alerts.send(&about, until).await;
         }
         batch.report.store = started.elapsed();
+        batch.finish_samplings(self).await;
         batch.finish()
     }
 }

@@ -26,6 +26,8 @@ use serde_json::{Map, Value, json};
 use crate::endpoint::BreakerState;
 use crate::handler::{BatchReport, Handled, HandlerError};
 use crate::trust::Reason;
+use crate::validation::Agreement;
+use crate::validation::sampling::Known;
 
 /// Where metrics are filed unless `POWERTOOLS_METRICS_NAMESPACE` says otherwise.
 const NAMESPACE: &str = "Sawlog";
@@ -137,6 +139,20 @@ impl Metrics {
             }
             put("EndpointMs", "Milliseconds", ms(report.endpoint).into());
         }
+        if let Some(validation) = &report.validation {
+            for (name, count) in [
+                ("ValidationSampled", validation.sampled),
+                ("ValidationCompared", validation.compared),
+                ("ValidationFailed", validation.failed),
+                ("ValidationDropped", validation.dropped),
+                ("CaptureFailed", validation.capture_failed),
+            ] {
+                put(name, "Count", count.into());
+            }
+            if let Some(known) = &validation.known {
+                put_known(&mut put, known);
+            }
+        }
         if let Some(age) = report.model_age {
             put("ModelAgeSecs", "Seconds", age.as_secs().into());
         }
@@ -164,8 +180,47 @@ impl Metrics {
         if let Some(breaker) = report.breaker {
             line.insert("breaker".to_owned(), breaker.name().into());
         }
+        if let Some(agreement) = report.agreement() {
+            line.insert("agreement".to_owned(), agreement.to_string().into());
+        }
         line.insert("requestId".to_owned(), request_id.into());
         Value::Object(line)
+    }
+}
+
+/// What is known of a model from its window of sampled records.
+fn put_known(put: &mut impl FnMut(&str, &str, Value), known: &Known) {
+    let table = known.decisions;
+    for (name, count) in [
+        ("ValidationBoth", table.both),
+        ("ValidationOnlyLocal", table.only_local),
+        ("ValidationOnlyEndpoint", table.only_endpoint),
+        ("ValidationNeither", table.neither),
+        ("ValidationWindow", known.records),
+        ("ModelDisagrees", usize::from(known.agreement == Agreement::Disagree)),
+        ("ModelDrifting", usize::from(known.agreement == Agreement::Drifting)),
+        ("FeaturesShifted", known.features_shifted),
+    ] {
+        put(name, "Count", count.into());
+    }
+    let shifts = known.shifts.map_or([None; 3], |shifts| shifts.map(Some));
+    for (name, value) in [
+        ("ValidationTopsMissing", known.tops_missing),
+        ("ValidationRankCorrelation", known.rank_correlation),
+        ("ValidationShiftP50", shifts[0]),
+        ("ValidationShiftP90", shifts[1]),
+        ("ValidationShiftP99", shifts[2]),
+        ("FeatureShiftMax", known.greatest_shift),
+        ("FeatureMissingMax", Some(known.most_missing)),
+        ("FeatureOutsideMax", Some(known.most_outside)),
+    ] {
+        if let Some(value) = value {
+            put(name, "None", value.into());
+        }
+    }
+    if let Some(endpoint) = known.endpoint {
+        put("ValidationLocalMs", "Milliseconds", ms(known.local).into());
+        put("ValidationEndpointMs", "Milliseconds", ms(endpoint).into());
     }
 }
 

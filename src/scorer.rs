@@ -132,6 +132,14 @@ impl Points {
             .map_err(|_| DimensionError { expected: dimensions, got: self.rows.len() })
     }
 
+    /// The records that have a point: index, values and point.
+    pub(crate) fn with_values(&self) -> impl Iterator<Item = (usize, &[Value], &[f32])> {
+        let records = self.records.iter().enumerate();
+        let records = records.filter_map(|(at, values)| Some((at, values.as_ref().ok()?)));
+        let rows = self.rows.chunks_exact(self.dimensions.max(1));
+        records.zip(rows).map(|((at, values), row)| (at, values.as_slice(), row))
+    }
+
     /// The same records as points of other features, which read records alike.
     ///
     /// # Errors

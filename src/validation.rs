@@ -13,18 +13,22 @@
 //!
 //! [`agreement::judge`] is the written rule that turns them into agree, drifting or disagree, or into
 //! nothing while there are too few records to say. [`quality`] looks at the records themselves beside
-//! it, since most drift is in the data and not in the forest. [`pair`] is how a sampled record is
-//! written down.
+//! it, since most drift is in the data and not in the forest. [`sampling`] chooses the records, has them
+//! scored beside the sinks, and keeps a [`window`] of them a model. [`pair`] is how a sampled record is
+//! written down, and [`capture`] where.
 
 pub mod agreement;
+pub mod capture;
 pub mod pair;
 pub mod proportion;
 pub mod quality;
 pub mod ranks;
+pub mod sampling;
 pub mod window;
 
 pub use agreement::{Agreement, Judgement, Measures, Sample};
 pub use pair::Pair;
+pub use sampling::{Validation, ValidationReport};
 pub use window::Window;
 
 #[cfg(test)]

@@ -212,7 +212,7 @@ impl Serialize for AttributionMap<'_, '_> {
 }
 
 /// A feature's value: a number, a string, or null for a missing one.
-struct FeatureValue<'v>(&'v Value);
+pub(crate) struct FeatureValue<'v>(pub(crate) &'v Value);
 
 /// Integers below this are exact in an f64 and are written without a fraction.
 const EXACT: f64 = 9_007_199_254_740_992.0;

@@ -247,7 +247,7 @@ impl FromStr for Flag {
     }
 }
 
-fn file_path(text: &str) -> Result<PathBuf, Refused> {
+pub(super) fn file_path(text: &str) -> Result<PathBuf, Refused> {
     match text.strip_prefix("file://") {
         Some(path) if path.starts_with('/') && !path.ends_with('/') => Ok(PathBuf::from(path)),
         _ => Err(Refused),

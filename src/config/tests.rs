@@ -49,6 +49,7 @@ fn the_least_environment_gives_the_defaults() {
             fallback: Policy::default(),
             model_max_age_secs: None,
             features: None,
+            validation: ValidationConfig::default(),
             partial_batch: false,
             log_fields: false,
             deadline_reserve_ms: 1000,

@@ -16,6 +16,8 @@ use crate::models::{Chosen, Held};
 use crate::scorer::{Points, Scored, Unscorable};
 use crate::sinks::{DeadLetter, SinkError};
 use crate::summary::{Counts, Identities, Summary};
+use crate::validation::Agreement;
+use crate::validation::sampling::Sampling;
 use crate::verdict::Verdict;
 
 /// A batch on its way. Every record's outcome is there from the start, as failed for want of time,
@@ -28,6 +30,8 @@ pub(super) struct Batch<'a> {
     time_ms: u64,
     /// True if the batch comes from the queue that dead letters go to.
     pub(super) is_redriven: bool,
+    /// Sampled records that are being compared.
+    samplings: Vec<Sampling>,
 }
 
 /// What was found of a record, and by what it was read; or why it can't be scored.
@@ -80,6 +84,7 @@ impl<'a> Batch<'a> {
             },
             time_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
             is_redriven: false,
+            samplings: Vec::new(),
         }
     }
 
@@ -110,12 +115,41 @@ impl<'a> Batch<'a> {
                 records.iter().map(|&at| payload(&event.records[at])),
             );
             self.report.features += started.elapsed();
+            let sampled = app
+                .validation
+                .as_ref()
+                .map(|validation| validation.choose(&points, |at| &event.records[records[at]]));
+            let before = self.report.score;
             let scored = app.judge(held, points, name, until, &mut self.report).await?;
+            let local = self.report.score.saturating_sub(before);
+            if let (Some(validation), Some(sampled), Held::Model { model, .. }) =
+                (&app.validation, sampled, held)
+            {
+                let threshold = app.endpoint_threshold(held);
+                self.samplings
+                    .extend(validation.begin(model, sampled, &scored, threshold, local, until));
+            }
             for (at, scored) in records.into_iter().zip(scored) {
                 judged[at] = scored.map(|scored| (held, scored));
             }
         }
         Ok(judged)
+    }
+
+    /// Waits for what is being compared, and notes which model is suspect for it. One that was found to
+    /// disagree stays so until it is found to agree.
+    pub(super) async fn finish_samplings(&mut self, app: &App) {
+        for sampling in std::mem::take(&mut self.samplings) {
+            let report = sampling.finish().await;
+            if let Some(known) = &report.known {
+                match known.agreement {
+                    Agreement::Disagree => app.trust.suspects().set(&known.model, true),
+                    Agreement::Agree => app.trust.suspects().set(&known.model, false),
+                    Agreement::Drifting | Agreement::TooFew => false,
+                };
+            }
+            self.report.add_validation(Some(report));
+        }
     }
 
     /// Verdicts on what was scored, as far as they are kept; dead letters of what never will be.

@@ -90,6 +90,7 @@ impl App {
             }
             report
         } else {
+            batch.finish_samplings(self).await;
             let mut report = batch.report;
             report.no_history =
                 judged.iter().filter(|judged| matches!(judged, Err(Unscorable::NoHistory))).count();

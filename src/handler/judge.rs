@@ -67,6 +67,15 @@ impl App {
     }
 }
 
+impl App {
+    /// The score of the endpoint above which a record of what is held is an anomaly; none without an
+    /// endpoint, or without calibration.
+    pub(super) fn endpoint_threshold(&self, held: &Held) -> Option<f64> {
+        let endpoint = self.endpoint.as_ref()?;
+        by_endpoint(endpoint, held, Reason::Fresh).threshold
+    }
+}
+
 /// The endpoint's scores of points, as the rows that it takes.
 async fn ask(
     endpoint: &Endpoint,

@@ -9,6 +9,7 @@ use crate::metrics::{Scores, ms};
 use crate::model_slot::CheckCounts;
 use crate::sinks::alerts::AlertCounts;
 use crate::trust::Reason;
+use crate::validation::{Agreement, ValidationReport};
 
 /// What was done with a batch. Holds nothing of the records' contents.
 #[derive(Debug, Clone)]
@@ -45,6 +46,8 @@ pub struct BatchReport {
     pub calls: EndpointCounts,
     /// Whether the endpoint is called at present; none without an endpoint.
     pub breaker: Option<BreakerState>,
+    /// What became of sampled records; none if nothing is sampled.
+    pub validation: Option<ValidationReport>,
     /// What became of the alerts about them.
     pub alerts: AlertCounts,
     /// Calls of the sinks that were made again, by the SDK or for what was left undone.
@@ -94,6 +97,7 @@ impl BatchReport {
             reason: Reason::default(),
             calls: EndpointCounts::default(),
             breaker: None,
+            validation: None,
             alerts: AlertCounts::default(),
             sink_retries: 0,
             event_bytes: 0,
@@ -127,6 +131,11 @@ impl BatchReport {
         }
     }
 
+    /// What validation says of the model, if it is asked.
+    pub fn agreement(&self) -> Option<Agreement> {
+        Some(self.validation.as_ref()?.known.as_ref()?.agreement)
+    }
+
     /// Adds a reason that is none record's own.
     pub(super) fn note(&mut self, reason: String) {
         if self.reasons.len() < MAX_REASONS {
@@ -149,6 +158,7 @@ impl BatchReport {
         self.by_endpoint += piece.by_endpoint;
         self.degraded += piece.degraded;
         self.reason = self.reason.max(piece.reason);
+        self.add_validation(piece.validation);
         self.alerts.add(piece.alerts);
         self.scores.merge(piece.scores);
         self.decode += piece.decode;
@@ -158,6 +168,13 @@ impl BatchReport {
         self.store += piece.store;
         let room = MAX_REASONS.saturating_sub(self.reasons.len());
         self.reasons.extend(piece.reasons.into_iter().take(room.max(piece.failed.min(1))));
+    }
+
+    /// Adds what became of sampled records.
+    pub(super) fn add_validation(&mut self, other: Option<ValidationReport>) {
+        if let Some(other) = other {
+            self.validation.get_or_insert_default().add(other);
+        }
     }
 
     /// Why the invocation fails.
@@ -193,6 +210,8 @@ impl BatchReport {
             endpoint_failed = self.calls.failed,
             endpoint_not_asked = self.calls.not_asked,
             breaker = self.breaker.map(BreakerState::name),
+            sampled = self.validation.as_ref().map(|validation| validation.sampled),
+            agreement = self.agreement().map(tracing::field::display),
             alerts_sent = self.alerts.sent,
             alerts_held_back = self.alerts.held_back,
             alerts_failed = self.alerts.failed,

@@ -221,8 +221,8 @@ fn quantile(sorted: &[f32], share: f64) -> Option<f32> {
     sorted.get(at.min(sorted.len().saturating_sub(1))).copied()
 }
 
-/// Whether the local model still says what the endpoint would say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+/// Whether the local model still says what the endpoint would say. The greater, the worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Agreement {
     /// There are too few records to say.

@@ -37,4 +37,5 @@ mod serve_hostile;
 mod servers;
 mod shingle;
 mod sources;
+mod validation;
 mod warm;

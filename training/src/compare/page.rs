@@ -94,8 +94,7 @@ fn score(dot: &Dot, local: bool) -> f32 {
 pub(super) fn write(out: &mut impl Write, report: &Report) -> io::Result<()> {
     let count = |count: usize| grouped(count as u64);
     let advice = report.advice.sentence();
-    let mut heading = advice.to_owned();
-    heading[..1].make_ascii_uppercase();
+    let (heading, reason) = (as_sentence(advice), as_sentence(&report.reason));
     write!(
         out,
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
@@ -103,7 +102,7 @@ pub(super) fn write(out: &mut impl Write, report: &Report) -> io::Result<()> {
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; \
          style-src 'unsafe-inline'\"><title>Sawlog: {advice}</title><style>{STYLE}</style></head>\n\
          <body><main><h1>{heading}</h1><p>{}.</p>\n",
-        escaped(&report.reason)
+        escaped(&reason)
     )?;
     write!(
         out,
@@ -121,6 +120,15 @@ pub(super) fn write(out: &mut impl Write, report: &Report) -> io::Result<()> {
     writeln!(out, "<h2>Both scores of each record</h2>{}", picture(report))?;
     writeln!(out, "<h2>Records on which they differ most</h2>{}", differences(report))?;
     writeln!(out, "</main></body></html>")
+}
+
+/// With a capital letter.
+fn as_sentence(text: &str) -> String {
+    let mut text = text.to_owned();
+    if let Some(first) = text.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    text
 }
 
 fn left_out(count: usize, what: &str) -> String {
