@@ -135,19 +135,19 @@ impl App {
                 }
             }
         }
-        let validation = match config.validation {
-            ValidationConfig { share, .. } if share == 0.0 => None,
-            ValidationConfig { share, capture } => {
-                let capture = match capture {
-                    Some(CaptureUri::S3(place)) => {
-                        Some(Capture::S3 { client: aws.s3().await.clone(), place })
-                    }
-                    Some(CaptureUri::Folder(path)) => Some(Capture::Folder(path)),
-                    None => None,
-                };
-                let beside = endpoint.as_ref().map(|endpoint| endpoint.beside());
-                Some(Arc::new(Validation::new(share, beside, capture, config.log_fields)))
-            }
+        let ValidationConfig { share, capture } = config.validation;
+        let validation = if share > 0.0 {
+            let capture = match capture {
+                Some(CaptureUri::S3(place)) => {
+                    Some(Capture::S3 { client: aws.s3().await.clone(), place })
+                }
+                Some(CaptureUri::Folder(path)) => Some(Capture::Folder(path)),
+                None => None,
+            };
+            let beside = endpoint.as_ref().map(|endpoint| endpoint.beside());
+            Some(Arc::new(Validation::new(share, beside, capture, config.log_fields)))
+        } else {
+            None
         };
         let max_age = config.model_max_age_secs.map(Duration::from_secs);
         let trust = Trust::new(config.fallback, max_age, endpoint.as_deref());

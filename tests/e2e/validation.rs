@@ -148,7 +148,7 @@ impl Shop {
         for folder in std::fs::read_dir(self.path(name)).expect("a folder of captures") {
             for file in std::fs::read_dir(folder.expect("a model's").path()).expect("its files") {
                 let text = std::fs::read_to_string(file.expect("a file").path()).expect("text");
-                ids.extend(json_lines(&text).iter().map(|pair| id(pair)));
+                ids.extend(json_lines(&text).iter().map(id));
             }
         }
         ids

@@ -104,10 +104,10 @@ pub(super) fn write(out: &mut impl Write, report: &Report) -> io::Result<()> {
          <body><main><h1>{heading}</h1><p>{}.</p>\n",
         escaped(&reason)
     )?;
-    write!(
+    writeln!(
         out,
         "<p class=\"soft\">{} records scored by model <code>{}</code> and by endpoint <code>{}</code>\
-         {}{}{}.</p>\n",
+         {}{}{}.</p>",
         count(report.pairs),
         escaped(&report.model),
         escaped(&report.endpoint),
