@@ -51,6 +51,7 @@ SOURCE_KEY = {"SourceKeyArn": SECRET_KEY}
 REDRIVE = {"Redrive": "true"}
 MODELS = {"ModelsByTopic": '{"orders": "s3://models/orders.sawlog", "*": "s3://models/rest.sawlog"}'}
 ENDPOINT = {"EndpointName": "rcf-logs", "ModelMaxAgeSeconds": "604800"}
+CAPTURES = {"ValidateShare": "0.05", "CaptureBucket": "pairs-of-logs"}
 FEATURES = {"FeaturesKey": "spec.toml", "EndpointRows": "values", "EndpointThreshold": "1.5"}
 SETTINGS = {
     "ModelRefreshSeconds": "0",
@@ -101,6 +102,7 @@ DEPLOYMENTS = {
     "several models, every setting": MODELS | SETTINGS,
     "an endpoint": ENDPOINT,
     "an endpoint, every setting": ENDPOINT | FEATURES | ENDPOINT_SETTINGS,
+    "an endpoint, captures": ENDPOINT | CAPTURES,
 }
 
 # Deployments that the template's Rules must refuse, with the words that say why.
@@ -118,6 +120,8 @@ REFUSED = {
     "Source s3 needs LogBucket": S3 | {"LogBucket": ""},
     "SourceKeyArn needs Source kinesis or s3": MSK | SOURCE_KEY,
     "FeaturesKey needs EndpointName": FEATURES,
+    "CaptureBucket needs EndpointName": CAPTURES,
+    "CaptureBucket needs ValidateShare": ENDPOINT | CAPTURES | {"ValidateShare": "0"},
     "FeaturesKey needs EndpointRows values": ENDPOINT | FEATURES | {"EndpointRows": "points"},
     "FeaturesKey needs EndpointThreshold": ENDPOINT | FEATURES | {"EndpointThreshold": ""},
 }
@@ -201,6 +205,7 @@ def allowed(given):
         (OF_S3, source == "s3"),
         ({"DecryptLogs": (["kms:Decrypt"], SECRET_KEY)}, source == "s3" and "SourceKeyArn" in given),
         (OF_REDRIVE, given.get("Redrive") == "true"),
+        ({"WriteCaptures": (["s3:PutObject"], ":pairs-of-logs/pairs/*")}, "CaptureBucket" in given),
         ({"AskEndpoint": (["sagemaker:InvokeEndpoint"], ":endpoint/rcf-logs")}, "EndpointName" in given),
         ({"ReadFeatures": (["s3:GetObject"], "${ModelBucket}/spec.toml")}, "FeaturesKey" in given),
     ]:
@@ -361,6 +366,8 @@ def look(deployment, given):
         "ENDPOINT_CALLS_PER_SEC": given.get("EndpointCallsPerSecond", ""),
         "ENDPOINT_COOLDOWN_SECS": given.get("EndpointCooldownSeconds", "30"),
         "ENDPOINT_THRESHOLD": given.get("EndpointThreshold", ""),
+        "VALIDATE_SHARE": given.get("ValidateShare", "0"),
+        "CAPTURE_URI": None if "CaptureBucket" in given else "",
         "RESULTS": given.get("ResultsKept", "anomalies"),
         "RESULTS_URI": None,
         "RESULTS_TTL_DAYS": given.get("ResultsTtlDays", "30"),
