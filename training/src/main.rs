@@ -11,13 +11,16 @@ mod calibrate;
 mod compare;
 mod demo;
 mod describe;
+mod evaluate;
 mod import;
 mod input;
 mod inspect;
 mod output;
 mod progress;
+mod ranges;
 mod replay;
 mod score;
+mod scoring;
 mod serve;
 mod sketch;
 mod tally;
@@ -44,6 +47,7 @@ enum Command {
     Compare(compare::Args),
     Inspect(inspect::Args),
     Score(score::Args),
+    Evaluate(evaluate::Args),
     Replay(replay::Args),
     Serve(serve::Args),
     BenchEndpoint(bench_endpoint::Args),
@@ -61,6 +65,7 @@ fn main() -> std::process::ExitCode {
         Command::Compare(args) => compare::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Score(args) => score::run(args),
+        Command::Evaluate(args) => evaluate::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Serve(args) => serve::run(args),
         Command::BenchEndpoint(args) => bench_endpoint::run(args),

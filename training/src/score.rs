@@ -4,25 +4,21 @@ use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, ensure};
-use sawlog_lambda::scorer::{Points, Scored};
+use anyhow::Context;
+use sawlog_lambda::scorer::Scored;
 use sawlog_lambda::sinks::DeadLetter;
 use sawlog_lambda::{Origin, Verdict};
 use sawlog_model::{Model, RecordError};
 use serde::Serialize;
 
 use crate::describe::{grouped, percent};
-use crate::input::{self, Record};
+use crate::input;
 use crate::inspect;
 use crate::output::{Output, refuse_overlap};
-use crate::progress::Progress;
+use crate::scoring::{Found, Scoring};
 use crate::tally::Tally;
-
-/// Records scored in one call.
-const BATCH: usize = 4096;
 
 /// Scores the records of files with a model.
 ///
@@ -67,60 +63,33 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut read: Vec<&Path> = sources.iter().map(|source| Path::new(&source.name)).collect();
     read.push(&args.model);
     refuse_overlap(&[args.output.as_deref(), args.rejects.as_deref()], &read)?;
+    let mut rejects = args.rejects.as_deref().map(|path| Output::create(Some(path))).transpose()?;
     let mut run = Run {
         model: &model,
         format: args.format,
         out: Output::create(args.output.as_deref())?,
-        rejects: args.rejects.as_deref().map(|path| Output::create(Some(path))).transpose()?,
-        tally: Tally::default(),
         anomalies: 0,
-        batch: Batch::new(&model),
     };
     if args.format == Format::Csv {
         writeln!(run.out, "score,anomaly,source,line")?;
     }
-    let progress = Progress::over_bytes("scoring", sources.iter().map(|source| source.size).sum());
-    for source in &sources {
-        // The reader calls back and can't pass an error on: the first is kept and told after it.
-        let mut result = Ok(());
-        let path: Arc<str> = source.name.as_str().into();
-        input::read_source(
-            source,
-            model.features().spec(),
-            &|bytes| progress.add(bytes),
-            |record| {
-                if result.is_ok() {
-                    result = run.take(&path, record);
-                }
-            },
-        )?;
-        result?;
-    }
-    run.score_batch()?;
-    progress.finish();
-    run.finish()
+    let tally = Scoring::new(&model).run(
+        &sources,
+        |origin, error, payload| write_reject(rejects.as_mut(), origin, error, payload),
+        |origin, found| match found {
+            Found::Scored { scored, .. } => run.write_score(origin, scored),
+            Found::NoHistory => run.write_no_history(origin),
+            Found::Rejected => Ok(()),
+        },
+    )?;
+    run.finish(&tally, rejects)
 }
 
 struct Run<'m> {
     model: &'m Model,
     format: Format,
     out: Output,
-    rejects: Option<Output>,
-    tally: Tally,
     anomalies: u64,
-    batch: Batch,
-}
-
-/// Records that are not written yet: each with its place, and whether it has a point.
-struct Batch {
-    records: Vec<(Origin, bool)>,
-    points: Points,
-}
-
-impl Batch {
-    fn new(model: &Model) -> Self {
-        Self { records: Vec::new(), points: Points::new(model.features()) }
-    }
 }
 
 /// What is written of a record that has too few of its series before it.
@@ -132,56 +101,22 @@ struct NoHistory<'a> {
     no_history: bool,
 }
 
+fn write_reject(
+    out: Option<&mut Output>,
+    origin: &Origin,
+    error: &RecordError,
+    payload: &[u8],
+) -> anyhow::Result<()> {
+    let Some(out) = out else { return Ok(()) };
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let time_ms = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
+    let reason = Cow::Owned(error.to_string());
+    let letter = DeadLetter { origin, reason, time_ms, payload, undecoded: false };
+    serde_json::to_writer(&mut *out, &letter)?;
+    Ok(writeln!(out)?)
+}
+
 impl Run<'_> {
-    fn take(&mut self, path: &Arc<str>, record: Record<'_>) -> anyhow::Result<()> {
-        self.tally.read += 1;
-        let place = record.place;
-        let origin = Origin::File { path: path.clone(), line: place.line, offset: place.offset };
-        let point = match record.point {
-            Ok(point) => point,
-            Err(error) => {
-                self.tally.reject(place, error);
-                return self.write_reject(&origin, error, record.bytes);
-            }
-        };
-        match point {
-            Some(point) => self.batch.points.push(self.model.features(), point),
-            None => self.tally.no_history += 1,
-        }
-        self.batch.records.push((origin, point.is_some()));
-        if self.batch.records.len() == BATCH { self.score_batch() } else { Ok(()) }
-    }
-
-    fn write_reject(
-        &mut self,
-        origin: &Origin,
-        error: &RecordError,
-        payload: &[u8],
-    ) -> anyhow::Result<()> {
-        let Some(out) = &mut self.rejects else { return Ok(()) };
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let time_ms = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
-        let reason = Cow::Owned(error.to_string());
-        serde_json::to_writer(
-            &mut *out,
-            &DeadLetter { origin, reason, time_ms, payload, undecoded: false },
-        )?;
-        Ok(writeln!(out)?)
-    }
-
-    fn score_batch(&mut self) -> anyhow::Result<()> {
-        let next = Batch::new(self.model);
-        let Batch { records, points } = std::mem::replace(&mut self.batch, next);
-        let mut scored = points.score(self.model)?.into_iter();
-        for (origin, has_point) in records {
-            match has_point.then(|| scored.next()).flatten() {
-                Some(scored) => self.write_score(&origin, scored?)?,
-                None => self.write_no_history(&origin)?,
-            }
-        }
-        Ok(())
-    }
-
     fn write_no_history(&mut self, origin: &Origin) -> anyhow::Result<()> {
         if self.format == Format::Csv {
             return self.write_row(origin, "", "");
@@ -214,12 +149,12 @@ impl Run<'_> {
         Ok(writeln!(self.out)?)
     }
 
-    fn finish(self) -> anyhow::Result<()> {
+    fn finish(self, tally: &Tally, rejects: Option<Output>) -> anyhow::Result<()> {
         self.out.finish()?;
-        if let Some(rejects) = self.rejects {
+        if let Some(rejects) = rejects {
             rejects.finish().context("rejects")?;
         }
-        let scored = self.tally.kept();
+        let scored = tally.kept();
         #[expect(clippy::cast_precision_loss, reason = "a share")]
         let share = self.anomalies as f64 / scored.max(1) as f64;
         let mut err = std::io::stderr().lock();
@@ -227,26 +162,21 @@ impl Run<'_> {
             err,
             "scored {} of {} records: {} above the threshold ({}), {} rejected",
             grouped(scored),
-            grouped(self.tally.read),
+            grouped(tally.read),
             grouped(self.anomalies),
             percent(share),
-            grouped(self.tally.rejected),
+            grouped(tally.rejected),
         )?;
-        if self.tally.no_history > 0 {
-            let count = grouped(self.tally.no_history);
+        if tally.no_history > 0 {
+            let count = grouped(tally.no_history);
             writeln!(err, "  {count} began a series: too few before them for a score")?;
         }
         if self.model.calibration().is_none() {
             writeln!(err, "the model has no threshold: `sawlog calibrate` sets one")?;
         }
-        for line in self.tally.first_rejects() {
+        for line in tally.first_rejects() {
             writeln!(err, "  {line}")?;
         }
-        ensure!(
-            scored > 0 || self.tally.no_history == 0,
-            "no series is as long as the shingle in any one file: no record could be scored"
-        );
-        ensure!(scored > 0 || self.tally.read == 0, "no record could be scored");
-        Ok(())
+        tally.check_scored()
     }
 }

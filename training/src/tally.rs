@@ -86,6 +86,19 @@ impl Tally {
         Ok(())
     }
 
+    /// Fails if there were records and none of them could be scored.
+    ///
+    /// # Errors
+    /// With the reason.
+    pub(crate) fn check_scored(&self) -> anyhow::Result<()> {
+        ensure!(
+            self.kept() > 0 || self.no_history == 0,
+            "no series is as long as the shingle in any one file: no record could be scored"
+        );
+        ensure!(self.kept() > 0 || self.read == 0, "no record could be scored");
+        Ok(())
+    }
+
     /// The first few rejects, each with place and reason.
     pub(crate) fn first_rejects(&self) -> &[String] {
         &self.first

@@ -1,0 +1,217 @@
+//! `sawlog evaluate`: how a model's scores are distributed over some records, what thresholds would
+//! flag, which records are the most unusual and why; and, where labels say which records are
+//! anomalies, how well the scores find them.
+//!
+//! What is kept in memory: a score and a label a record, in their order (5 bytes; a bound of
+//! [`gather::MAX_RECORDS`]), because every figure is then exact, ties included; the few most unusual
+//! records whole; counts of the features' values. Nothing else grows with the input.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use crate::describe::{self, grouped, percent, table};
+use crate::input;
+use crate::inspect;
+use crate::output::{Output, refuse_overlap};
+use crate::scoring::{Found, Scoring};
+
+mod chart;
+mod gather;
+mod ranking;
+mod report;
+mod shown;
+
+use gather::{Evaluation, Gathered};
+use ranking::{At, Ranking};
+
+/// Most records shown one by one.
+const MAX_TOP: usize = 1000;
+
+/// Says how a model's scores are distributed over records, and how well they find labelled anomalies.
+///
+/// Without labels: quantiles, what several thresholds would flag, the most unusual records with the
+/// features that make them so. With --label also ROC-AUC, average precision, precision of the most
+/// unusual records, and precision, recall and F1 over thresholds. Records are scored as `sawlog score`
+/// scores them.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sawlog evaluate --model model.sawlog --input later.log --report report.html
+  sawlog evaluate --model model.sawlog --input labelled.csv --label is_fault --json")]
+pub(crate) struct Args {
+    /// The model
+    #[arg(long)]
+    model: PathBuf,
+    /// Files, folders, globs, or - for standard input; plain, gzip or zstd
+    #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
+    input: Vec<String>,
+    /// The field that says whether a record is an anomaly: 1 or true, 0 or false; records without it
+    /// have no label
+    #[arg(long, value_name = "FIELD")]
+    label: Option<String>,
+    /// How many of the most unusual records to show, at most 1000
+    #[arg(long, default_value_t = 20, value_parser = top, value_name = "N")]
+    top: usize,
+    /// As one JSON object, for programs
+    #[arg(long)]
+    json: bool,
+    /// Also write a page to look at: one HTML file that needs nothing else. It holds field values of
+    /// the records shown
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
+}
+
+fn top(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| *count <= MAX_TOP);
+    count.ok_or_else(|| format!("a number from 0 to {MAX_TOP}"))
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let model = inspect::load(&args.model)?;
+    let sources = input::resolve(&args.input)?;
+    let mut read: Vec<&Path> = sources.iter().map(|source| Path::new(&source.name)).collect();
+    read.push(&args.model);
+    refuse_overlap(&[args.report.as_deref()], &read)?;
+    let report = args.report.as_deref().map(|path| Output::create(Some(path))).transpose()?;
+    let scoring = match &args.label {
+        Some(field) => Scoring::with_label(&model, field)?,
+        None => Scoring::new(&model),
+    };
+    let mut gathered = Gathered::new(&model, args.top);
+    let tally = scoring.run(
+        &sources,
+        |_, _, _| Ok(()),
+        |origin, found| match found {
+            Found::Scored { scored, point, label } => gathered.take(origin, scored, point, label),
+            Found::NoHistory | Found::Rejected => Ok(()),
+        },
+    )?;
+    tally.check_scored()?;
+    let evaluation =
+        gathered.finish(tally, args.label.is_some()).context("the input has no record")?;
+    if let Some(mut file) = report {
+        let name = args.model.file_name().unwrap_or_default().to_string_lossy();
+        file.write_all(report::page(&evaluation, &name).as_bytes())?;
+        file.finish()?;
+    }
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, &evaluation)?;
+        writeln!(out)?;
+    } else {
+        print(&mut out, &evaluation)?;
+        if let Some(path) = &args.report {
+            writeln!(out, "\nwrote      {}", path.display())?;
+        }
+    }
+    Ok(())
+}
+
+fn print(out: &mut impl Write, evaluation: &Evaluation<'_>) -> std::io::Result<()> {
+    describe::tally(out, &evaluation.tally)?;
+    print_scores(out, evaluation)?;
+    print_thresholds(out, evaluation)?;
+    if let Some(ranking) = &evaluation.labels {
+        print_ranking(out, ranking)?;
+    } else if evaluation.is_labelled {
+        writeln!(
+            out,
+            "\nwarning: labels of both kinds are needed to say how well the scores find anomalies"
+        )?;
+    }
+    print_top(out, evaluation)
+}
+
+fn print_scores(out: &mut impl Write, evaluation: &Evaluation<'_>) -> std::io::Result<()> {
+    writeln!(
+        out,
+        "\nscores     mean {:.3}, deviation {:.3}; at or below",
+        evaluation.mean, evaluation.deviation
+    )?;
+    let mut rows = vec![["share", "score here", "at calibration"].map(str::to_owned)];
+    for quantile in &evaluation.quantiles {
+        let then = quantile.calibration.map(|score| format!("{score:.4}")).unwrap_or_default();
+        rows.push([share(quantile.share), format!("{:.4}", quantile.score), then]);
+    }
+    table(out, &rows)
+}
+
+fn share(share: f64) -> String {
+    format!("{} %", describe::value((share * 1e6).round() / 1e4))
+}
+
+fn print_thresholds(out: &mut impl Write, evaluation: &Evaluation<'_>) -> std::io::Result<()> {
+    writeln!(out)?;
+    let mut rows = vec![["threshold", "score", "expected", "flagged", "share"].map(str::to_owned)];
+    for row in &evaluation.thresholds {
+        rows.push([
+            row.rule.clone(),
+            format!("{:.4}", row.threshold),
+            row.expected.map(share).unwrap_or_default(),
+            grouped(row.flagged),
+            percent(row.share),
+        ]);
+    }
+    table(out, &rows)
+}
+
+fn print_ranking(out: &mut impl Write, ranking: &Ranking) -> std::io::Result<()> {
+    writeln!(
+        out,
+        "\nlabels     {} anomalies, {} normal records, {} without a label",
+        grouped(ranking.anomalies),
+        grouped(ranking.normal),
+        grouped(ranking.unlabelled),
+    )?;
+    writeln!(out, "ROC-AUC    {:.4}", ranking.roc_auc)?;
+    writeln!(out, "average precision  {:.4}", ranking.average_precision)?;
+    let mut rows = vec![["most unusual", "precision", "recall"].map(str::to_owned)];
+    for first in &ranking.first {
+        rows.push([grouped(first.records), percent(first.precision), percent(first.recall)]);
+    }
+    table(out, &rows)?;
+    let mut rows =
+        vec![["threshold", "score", "flagged", "precision", "recall", "F1"].map(str::to_owned)];
+    let row = |name: &str, at: &At| {
+        [
+            name.to_owned(),
+            format!("{:.4}", at.threshold),
+            grouped(at.flagged),
+            percent(at.precision),
+            percent(at.recall),
+            format!("{:.4}", at.f1),
+        ]
+    };
+    rows.push(row("greatest F1", &ranking.best));
+    rows.extend(ranking.calibrated.as_ref().map(|at| row("calibrated", at)));
+    table(out, &rows)
+}
+
+fn print_top(out: &mut impl Write, evaluation: &Evaluation<'_>) -> std::io::Result<()> {
+    if evaluation.top.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\nthe {} most unusual records:", evaluation.top.len())?;
+    let mut rows = vec![["score", "because of", "record"].map(str::to_owned)];
+    for top in &evaluation.top {
+        let because: Vec<String> = shown::reasons(top)
+            .into_iter()
+            .filter(|reason| reason.share >= 0.05)
+            .take(3)
+            .map(|reason| {
+                let way = if reason.is_high { "high" } else { "low" };
+                format!("{} {way} {:.0} %", reason.name, 100.0 * reason.share)
+            })
+            .collect();
+        let label = top.label.filter(|label| *label).map(|_| " (labelled)").unwrap_or_default();
+        rows.push([
+            format!("{:.4}", top.verdict.score()),
+            because.join(", "),
+            format!("{}{label}", shown::place(&top.verdict)),
+        ]);
+    }
+    table(out, &rows)
+}

@@ -1,0 +1,87 @@
+//! The calibrated false-alarm rate on records that neither trees nor threshold have seen: series of
+//! the Numenta Anomaly Benchmark without anomalies, and the tail of a web shop's request logs.
+#![allow(clippy::expect_used)]
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+fn sawlog(folder: &Path, arguments: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sawlog"));
+    let output = command.current_dir(folder).args(arguments).output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{arguments:?} failed: {said}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+fn example(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(path)
+}
+
+/// What the model's threshold flags, and what three standard deviations would: flagged, records.
+fn flagged(folder: &Path, input: &str) -> ([f64; 2], f64) {
+    let command = ["evaluate", "--model", "model", "--input", input, "--json", "--top", "0"];
+    let evaluation: Value = serde_json::from_str(&sawlog(folder, &command)).expect("json");
+    let rows = evaluation["thresholds"].as_array().expect("a list");
+    let flagged = |row: &Value| row["flagged"].as_f64().expect("a count");
+    let three = rows.iter().find(|row| row["rule"] == "3sd").expect("three deviations");
+    ([flagged(&rows[0]), flagged(three)], evaluation["scored"].as_f64().expect("a count"))
+}
+
+/// The most of `records` that a threshold may flag that was placed by as many of `held_out` records
+/// as `rate` says: four deviations above what is expected, where both the place of the threshold and
+/// the count vary.
+fn most(rate: f64, records: f64, held_out: f64) -> f64 {
+    let expected = records * rate.max(1.0 / (held_out + 1.0));
+    expected + 4.0 * (expected * (1.0 + records / held_out)).sqrt()
+}
+
+#[test]
+fn series_without_anomalies_are_flagged_as_often_as_calibration_says() {
+    for name in ["art_noisy.csv", "art_daily_small_noise.csv"] {
+        for shingle in ["1", "24"] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let folder = folder.path();
+            let text = std::fs::read_to_string(example(&format!("nab/{name}"))).expect("readable");
+            let rows: Vec<&str> = text.lines().skip(1).collect();
+            for (part, rows) in rows.chunks(rows.len().div_ceil(3)).enumerate() {
+                std::fs::write(folder.join(part.to_string()), rows.join("\n")).expect("written");
+            }
+            let spec = example("nab/spec.toml").display().to_string();
+            let train = ["train", "--spec", &spec, "--input", "0", "--output", "model"];
+            sawlog(folder, &[&train[..], &["--shingle", shingle]].concat());
+            let threshold = ["--threshold", "quantile:0.99"];
+            let calibrate = ["calibrate", "--model", "model", "--input", "1"];
+            sawlog(folder, &[&calibrate[..], &threshold[..]].concat());
+            let ([got, _], records) = flagged(folder, "2");
+            let most = most(0.01, records, records);
+            assert!(got <= most, "{name}, shingle {shingle}: {got} of {records}, most {most:.1}");
+        }
+    }
+}
+
+#[test]
+fn the_tail_of_request_logs_is_not_flooded_by_the_default_and_is_by_three_deviations() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let file = std::fs::File::open(example("nezha/requests.jsonl.gz")).expect("there");
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(file).read_to_string(&mut text).expect("readable");
+    let lines: Vec<&str> = text.lines().collect();
+    let (earlier, later) = lines.split_at(lines.len() * 7 / 10);
+    std::fs::write(folder.join("earlier"), earlier.join("\n")).expect("written");
+    std::fs::write(folder.join("later"), later.join("\n")).expect("written");
+    let spec = example("nezha/spec.toml").display().to_string();
+    sawlog(folder, &["train", "--spec", &spec, "--input", "earlier", "--output", "model"]);
+    let inspected = sawlog(folder, &["inspect", "--json", "model"]);
+    let inspected: Value = serde_json::from_str(&inspected).expect("json");
+    assert_eq!(inspected["calibration"]["rule"]["quantile"], 0.999, "the default");
+    let held_out = inspected["calibration"]["records"].as_f64().expect("a count");
+    let ([got, three], records) = flagged(folder, "later");
+    let most = most(0.001, records, held_out);
+    assert!(got <= most, "{got} of {records} flagged, most {most:.1}");
+    // A normal distribution has 0.13 % above three deviations; these scores are skewed.
+    assert!(three > 0.01 * records, "three deviations flag only {three} of {records}");
+}
