@@ -595,7 +595,12 @@ fn the_example_of_the_fallback_is_as_it_says() {
         .expect("python3");
     let [said, wrong] = [&run.stdout, &run.stderr].map(|bytes| String::from_utf8_lossy(bytes));
     assert!(run.status.success(), "{}\n{said}\n{wrong}", run.status);
-    for words in ["\"reason\": \"stale\"", "\"scorer\": \"local\"", "all of it is so"] {
+    for words in [
+        "\"reason\": \"stale\"",
+        "\"scorer\": \"local\"",
+        "\"agreement\": \"disagree\"",
+        "all of it is so",
+    ] {
         assert!(said.contains(words), "expected {words:?} in:\n{said}");
     }
 }
