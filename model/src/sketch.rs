@@ -365,8 +365,15 @@ impl TrainingSketch {
         }
         let header: Header = decode_plain(header)
             .map_err(|error| SketchError::Header { reason: error.to_string() })?;
-        let (size, key) = header.shingle;
-        let shingle = (size > 1 || key.is_some()).then_some(Shingle { size, key });
+        let shingle = match header.shingle {
+            (1, None) => None,
+            // Written so, one sketch would be two files.
+            (1, Some(_)) => {
+                let reason = "a point of one record has no key of a series".to_owned();
+                return Err(SketchError::Header { reason });
+            }
+            (size, key) => Some(Shingle { size, key }),
+        };
         let spec = Spec { format: header.format, features: header.features, shingle };
         let spec = ValidSpec::new(spec).map_err(SketchError::Spec)?;
         let mut sketch = Self::new(spec, header.seed, header.trees, header.samples)

@@ -144,6 +144,34 @@ fn errors_name_the_part_and_the_offset() {
     assert!(error(short).contains(&format!("there are {} bytes", short.len())), "{}", error(short));
 }
 
+/// Found by `fuzz/run sketch`: a shingle of 0 was read as none, and written as 1.
+#[test]
+fn a_shingle_of_none_or_of_one_with_a_key_is_refused() {
+    let bytes = sketch(&inputs(1), 3, None).encode();
+    let header_len = u32::from_le_bytes(bytes[12..16].try_into().expect("four")) as usize;
+    // Behind them in the header: whether there is a key, seed, trees, whether there are samples, counts.
+    let size_at = 24 + header_len - (4 * 8 + 1 + 4 + 8 + 1 + 4);
+    assert_eq!(bytes[size_at..size_at + 5], [1, 0, 0, 0, 0], "no shingle");
+    let refused = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut changed = bytes[..bytes.len() - 32].to_vec();
+        change(&mut changed);
+        let len = changed.len() as u64 + 32;
+        changed[16..24].copy_from_slice(&len.to_le_bytes());
+        let checksum = <sha2::Sha256 as sha2::Digest>::digest(&changed);
+        changed.extend(checksum);
+        TrainingSketch::decode(&changed).expect_err("no sketch").to_string()
+    };
+    let none = refused(&|bytes| bytes[size_at] = 0);
+    assert!(none.starts_with("header at offset 24: "), "{none}");
+    let key = refused(&|bytes| {
+        bytes[size_at + 4] = 1;
+        let key = [1_u64.to_le_bytes().as_slice(), b"k"].concat();
+        bytes.splice(size_at + 5..size_at + 5, key);
+        bytes[12..16].copy_from_slice(&u32::try_from(header_len + 9).expect("small").to_le_bytes());
+    });
+    assert!(key.ends_with("a point of one record has no key of a series"), "{key}");
+}
+
 #[test]
 fn a_sketch_of_nothing_is_a_sketch() {
     let empty = sketch(&[], 5, None);
