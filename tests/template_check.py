@@ -11,6 +11,7 @@ from multiprocessing import Pool
 from template.cloudformation import TEMPLATE, Deployment, lint, translate, yaml_parse
 from template.deployments import DEPLOYMENTS, REFUSED
 from template.look import look
+from template.watching import emitted, look_at_runbook, watch
 
 
 def faults_of(name):
@@ -19,6 +20,7 @@ def faults_of(name):
     deployment = Deployment(translate(yaml_parse(TEMPLATE.read_text()), given), given)
     faults = [f"refused: {refusal}" for refusal in deployment.refusals()]
     faults += look(deployment, given)
+    faults += watch(deployment, given)
     faults += lint(json.dumps({"Resources": deployment.resources}))
     return [f"{name}: {fault}" for fault in faults]
 
@@ -37,6 +39,11 @@ def main():
         refusals = Deployment(template, given).refusals()
         if reason not in refusals:
             faults.append(f"expected the rules to refuse {given} with {reason!r}, got {refusals}")
+
+    faults += look_at_runbook(template)
+    # Were the source no longer read rightly, every metric would be unknown, or every slip pass.
+    if len(emitted()) < 50 or emitted().get("Records") != "Count" or emitted().get("ScoreMs") != "Milliseconds":
+        faults.append(f"src/metrics.rs: read as {emitted()}")
 
     for fault in faults:
         print(f"template.yaml: {fault}", file=sys.stderr)

@@ -97,6 +97,10 @@ class Deployment:
     def substitute(self, argument):
         text, names = argument if isinstance(argument, list) else (argument, {})
         for name, value in {**self.values, **{name: self.resolve(value) for name, value in names.items()}}.items():
+            # What is not known here, CloudFormation puts in at the same place.
+            if isinstance(value, dict):
+                (target,) = value.values()
+                value = "${" + (target if isinstance(target, str) else ".".join(target)) + "}"
             text = text.replace("${" + name + "}", str(value))
         return text
 

@@ -53,6 +53,7 @@ SETTINGS = {
     "MetricsService": "orders",
     "ReservedConcurrency": "40",
     "LogRetentionDays": "365",
+    "AlarmTopicArn": "arn:aws:sns:eu-central-1:123456789012:on-call",
     "ResultsKept": "all",
     "ResultsTtlDays": "0",
 }
@@ -103,6 +104,7 @@ DEPLOYMENTS = (
         "no source, x86_64": {"Architecture": "x86_64"},
         "kinesis, with a key": KINESIS | SOURCE_KEY,
         "s3, with a key": S3 | SOURCE_KEY,
+        "kinesis, every setting": KINESIS | SETTINGS | {"SilenceAlarmMinutes": "15"},
         "kinesis, limited, filtered": KINESIS | LIMITED | {"FilterPattern": '{"data": {"level": ["ERROR"]}}'},
         "msk, shared pollers, limited": MSK | SHARED | LIMITED,
         "msk, glue schemas, filtered": MSK | PROVISIONED | GLUE_SCHEMAS | ERRORS_ONLY,
@@ -139,6 +141,7 @@ REFUSED = {
     "SchemaRegistryUri needs ProvisionedPollers": MSK | GLUE_SCHEMAS,
     "SchemaRegistrySecretArn needs SchemaRegistryUri": SELF_MANAGED | CONFLUENT_SCHEMAS | {"SchemaRegistryUri": ""},
     "KafkaRootCaSecretArn needs Source self-managed": MSK | MTLS,
+    "SilenceAlarmMinutes needs a Source": {"SilenceAlarmMinutes": "15"},
     "EndpointImageUri needs EndpointName": OWN_ENDPOINT | {"EndpointName": ""},
     "FeaturesKey needs EndpointName": FEATURES,
     "CaptureBucket needs EndpointName": CAPTURES,
