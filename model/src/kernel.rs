@@ -19,6 +19,8 @@
 //!   together, eight points a vector, one level after the other.
 //! - **Eight points in one tree, or one point in eight trees**, whichever there are: so that a batch of
 //!   one, too, has eight searches on their way at any time.
+//! - **The next tree is asked for while points go through this one**: a batch seldom finds the forest in
+//!   the caches, since other work was done since the last.
 //! - **A box is (-minima, maxima)** and a point (-x, x): both kinds of gap are one subtraction each.
 //! - **Nothing is held twice**: points and boxes are the forest's own, padded there to whole vectors;
 //!   what is made here is ways down ([`Block`]) and up ([`Path`]).
