@@ -116,6 +116,15 @@ pub fn cpu(work: impl FnOnce()) -> Duration {
     cpu_now() - start
 }
 
+/// CPU time that all threads of the process take for it.
+pub fn cpu_of_all(work: impl FnOnce()) -> Duration {
+    let now = || clock_gettime(ClockId::ProcessCPUTime);
+    let (start, ()) = (now(), work());
+    let end = now();
+    Duration::new(end.tv_sec as u64, end.tv_nsec as u32)
+        - Duration::new(start.tv_sec as u64, start.tv_nsec as u32)
+}
+
 /// Time by the clock on the wall.
 pub fn wall(work: impl FnOnce()) -> Duration {
     let start = Instant::now();

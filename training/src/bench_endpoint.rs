@@ -1,7 +1,7 @@
 //! `sawlog bench-endpoint`: what a batch takes in process, and what it takes through an endpoint.
 //!
 //! Both are given the same rows and give the same kind of answer, an f32 a row. In process that is one
-//! call of the forest on one thread; through the endpoint it is all that the Lambda's own client does, with
+//! call of what the Lambda scores a batch by, on as many cores as there are; through the endpoint it is all that the Lambda's own client does, with
 //! its chunks and its calls at the same time. The two take turns, so that whatever else the machine does
 //! slows down both.
 
@@ -10,11 +10,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use ndarray::{Array1, Array2, ArrayView2, Axis};
+use ndarray::{Array2, ArrayView2, Axis};
 use sawlog_lambda::config::{EndpointConfig, RowFormat};
 use sawlog_lambda::content::RowKind;
 use sawlog_lambda::deadline::Until;
 use sawlog_lambda::endpoint::Endpoint;
+use sawlog_lambda::scorer;
 use sawlog_model::{Model, Value};
 use serde::Serialize;
 
@@ -154,10 +155,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     for &batch in &args.batches {
         let (mut in_process, mut through) = (Vec::new(), Vec::new());
         for round in 0..WARM_UP_ROUNDS + usize::from(args.rounds) {
-            let mut local = Array1::zeros(batch);
             let points = rows.points.view().split_at(Axis(0), batch).0;
             let started = Instant::now();
-            model.forest().score_batch(points, local.view_mut())?;
+            let local = scorer::score_batch(model.forest(), points)?;
             let took_local = started.elapsed();
             let sent = rows.sent.view().split_at(Axis(0), batch).0;
             let started = Instant::now();
