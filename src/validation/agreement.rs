@@ -160,13 +160,12 @@ impl Measures {
         }
     }
 
-    /// How far the endpoint's quantiles lie from where the local ones say, each as a share of what was
-    /// expected: 0 for the same scale. `expected` is the endpoint's score for a local one, as a stored
-    /// map of quantiles has it; without one, the same score.
-    pub fn shifts(&self, expected: impl Fn(f32) -> f32) -> Option<[f64; SHIFT_QUANTILES.len()]> {
+    /// How far the endpoint's quantiles lie from the local ones, each as a share of the local one: 0 for
+    /// the same. `to_local` brings a score of the endpoint to the model's scale, as a learned map does.
+    pub fn shifts(&self, to_local: impl Fn(f64) -> f64) -> Option<[f64; SHIFT_QUANTILES.len()]> {
         let shift = |(local, endpoint): (f32, f32)| {
-            let expected = f64::from(expected(local));
-            if expected == 0.0 { 0.0 } else { f64::from(endpoint) / expected - 1.0 }
+            let local = f64::from(local);
+            if local == 0.0 { 0.0 } else { to_local(f64::from(endpoint)) / local - 1.0 }
         };
         self.quantiles.map(|quantiles| quantiles.map(shift))
     }
@@ -312,4 +311,30 @@ fn ranks_beyond(ranks: Bounded) -> Found {
         _ => Agreement::TooFew,
     };
     Found { surely, text: format!("rank correlation {value:.2} ({low:.2} to {high:.2})") }
+}
+
+#[cfg(test)]
+mod tests {
+    use sawlog_model::{EndpointCalibration, ThresholdRule};
+
+    use super::*;
+
+    #[test]
+    fn another_scale_is_no_shift_once_the_map_is_learned() {
+        let local: Vec<f32> = (1..=1000_u16).map(|at| f32::from(at) / 500.0).collect();
+        let remote = |score: f32| 3.0 * score * score;
+        let samples: Vec<Sample> = local
+            .iter()
+            .map(|&local| Sample { local, endpoint: remote(local), flagged: None })
+            .collect();
+        let measures = Measures::of(&samples);
+        let raw = measures.shifts(|score| score).expect("records");
+        assert!(raw.iter().all(|shift| *shift > 1.5), "3 s^2 / s - 1 from s = 1 on: {raw:?}");
+        let told: Vec<f32> = local.iter().copied().map(remote).collect();
+        let rule = ThresholdRule::Quantile(0.99);
+        let map = EndpointCalibration::new("rcf", rule, &local, &told).expect("scores");
+        let mapped = measures.shifts(|score| map.to_local(score)).expect("records");
+        assert!(mapped.iter().all(|shift| shift.abs() < 0.01), "{mapped:?}");
+        assert_eq!(Measures::of(&[]).shifts(|score| score), None);
+    }
 }

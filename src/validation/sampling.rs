@@ -118,7 +118,8 @@ pub struct Known {
     pub tops_missing: Option<f64>,
     /// Spearman's correlation of the scores.
     pub rank_correlation: Option<f64>,
-    /// How far the endpoint's quantiles lie from the local ones, as shares of these.
+    /// How far the endpoint's quantiles lie from the local ones, as shares of these; brought to the local
+    /// scale first if the model has learned how.
     pub shifts: Option<[f64; SHIFT_QUANTILES.len()]>,
     /// Time of the local scores of the whole batch.
     pub local: Duration,
@@ -350,7 +351,8 @@ impl Validation {
         if let Some(call) = call {
             watched.window.add(samples, call);
         }
-        let known = watched.known(call);
+        let map = model.endpoint_calibration();
+        let known = watched.known(call, |score| map.map_or(score, |map| map.to_local(score)));
         all.push(watched);
         if all.len() > MAX_WATCHED {
             all.remove(0);
@@ -365,8 +367,9 @@ impl Validation {
 }
 
 impl Watched {
-    /// What is known, told in the log where it is news.
-    fn known(&mut self, call: Option<Call>) -> Known {
+    /// What is known, told in the log where it is news. `to_local` brings a score of the endpoint to the
+    /// model's scale.
+    fn known(&mut self, call: Option<Call>, to_local: impl Fn(f64) -> f64) -> Known {
         let (measures, Judgement { agreement, reason }) = self.window.judge();
         let model = self.model.as_str();
         if agreement != self.agreement {
@@ -411,7 +414,7 @@ impl Watched {
             decisions,
             tops_missing: missing.map(|share| share.value),
             rank_correlation: ranks.map(|ranks| ranks.value),
-            shifts: measures.shifts(|local| local),
+            shifts: measures.shifts(to_local),
             local: call.map_or(Duration::ZERO, |call| call.local),
             endpoint: call.map(|call| call.endpoint),
             features_shifted: self.shifted.len(),
