@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::batch::{Batch, Kafka};
 use crate::deployment::TIMEOUT;
 use crate::faults::ALL_DONE;
-use crate::function::{Variables, model};
+use crate::function::{Variables, failed_cold_start, model};
 use crate::http::{self, Message};
 use crate::lambda::{Lambda, lock};
 use crate::servers::S3;
@@ -344,4 +344,27 @@ fn pairs_are_captured_in_s3_with_features_only_if_these_may_be_logged() {
             assert_eq!(pair.get("features").is_some(), log_fields == "true", "{pair}");
         }
     }
+}
+
+#[test]
+fn without_an_endpoint_the_features_alone_are_watched() {
+    let shop = Shop::new(Says::Same);
+    let variables = shop.variables().unset("ENDPOINT_NAME").set("AWS_LAMBDA_LOG_LEVEL", "WARN");
+    let lambda = Lambda::new(&variables, TIMEOUT);
+    // A third of the requests take hours.
+    let mut batch = Batch::new(Kafka::SelfManaged, 305);
+    batch.make_unusual(100);
+    let mut line = Value::Null;
+    for number in 1..=5 {
+        line = done(&lambda, &renumbered(&batch, number));
+    }
+    assert_eq!((&line["ValidationCompared"], shop.endpoint.requests()), (&json!(0), 0), "{line}");
+    assert!(line["FeaturesShifted"].as_u64() >= Some(1), "{line}");
+    assert!(line["FeatureShiftMax"].as_f64() > Some(0.25), "{line}");
+    assert!(line["FeatureOutsideMax"].as_f64() > Some(0.2), "{line}");
+    let log = lambda.log();
+    assert!(log.contains("\"feature\":\"duration_us\""), "it is named in the log:\n{log}");
+
+    let (status, log) = failed_cold_start(&variables.set("CAPTURE_URI", "file:///pairs"));
+    assert!(!status.success() && log.contains("CAPTURE_URI is set, which needs ENDPOINT_NAME"));
 }
