@@ -10,7 +10,7 @@
 //! spec       a specification written by hand, and the records read by it
 //! record     one record of a log, by specifications as people write them
 //! event      an invocation of the Lambda: its text, or what a record in it carries
-//! content    a request to `sawlog serve`: its body, in each content type
+//! csv, json, jsonlines, recordio   a request to `sawlog serve`: its body in each content type
 //! ```
 //!
 //! Each ends in a value or an error, never in a panic, an endless loop or an allocation out of
@@ -20,6 +20,7 @@ use ndarray::{Array1, ArrayView2};
 use peak_alloc::PeakAlloc;
 use sawlog_model::{Features, MAX_COORDINATE, Model};
 
+pub mod bodies;
 // The Lambda's own modules, by symbolic links: its crate would bring the AWS SDK along.
 #[allow(dead_code)]
 pub mod content;

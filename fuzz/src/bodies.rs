@@ -1,14 +1,13 @@
-//! The body of a request to `sawlog serve`, in each content type. The first byte picks the type and
-//! what a row is. What comes of it are points that the forest can score, or a reason; and the points
-//! are the same once more when they are written down and read.
-#![no_main]
+//! The body of a request to `sawlog serve`: what the targets of the content types share. What comes of it
+//! are points that the forest can score, or a reason; and the points are the same once more when they
+//! are written down and read.
 
 use std::sync::LazyLock;
 
-use libfuzzer_sys::fuzz_target;
-use sawlog_fuzz::content::{ContentType, RowKind, answer, points};
-use sawlog_fuzz::within;
 use sawlog_model::{Features, MAX_COORDINATE, ValidSpec, Value, read_record};
+
+use crate::content::{ContentType, RowKind, answer, points};
+use crate::within;
 
 static FEATURES: LazyLock<Features> = LazyLock::new(|| {
     let toml = "format = \"csv\"\ncolumns = [\"a\", \"b\", \"c\"]\n\
@@ -28,9 +27,9 @@ static FEATURES: LazyLock<Features> = LazyLock::new(|| {
 const FACTOR: usize = 64;
 const BASE: usize = 64 << 10;
 
-fuzz_target!(|data: &[u8]| {
+/// Reads a body of a content type, which the first byte is not part of: it says what a row is.
+pub fn read(of: ContentType, data: &[u8]) {
     let Some((&first, body)) = data.split_first() else { return };
-    let of = ContentType::ALL[usize::from(first) % 4];
     let kind = if first & 4 == 0 { RowKind::Points } else { RowKind::Values };
     let dimensions = FEATURES.dimensions();
     within(FACTOR * data.len() + BASE, || match points(of, body, kind, &FEATURES) {
@@ -47,7 +46,7 @@ fuzz_target!(|data: &[u8]| {
         }
         Err(error) => assert!(!error.to_string().is_empty()),
     });
-});
+}
 
 fn again(rows: &[f32]) {
     let lines: Vec<String> = rows
