@@ -3,7 +3,7 @@
 
 use std::str::FromStr;
 
-use super::forms::{Parsed, Refused, optional};
+use super::forms::{Parsed, Refused, number, optional, optional_number};
 use super::{ConfigError, ModelUri};
 pub use crate::content::RowKind;
 use crate::trust::Policy;
@@ -112,21 +112,52 @@ impl EndpointConfig {
     ) -> Result<Option<Self>, ConfigError> {
         let Some(Name(name)) = optional("ENDPOINT_NAME", get)? else { return Ok(None) };
         let default = Self::new(name);
+        let calls_per_sec = MIN_CALLS_PER_SEC..=MAX_CALLS_PER_SEC;
         Ok(Some(Self {
             variant: optional("ENDPOINT_VARIANT", get)?.map(|Name(name)| name),
             format: optional("ENDPOINT_FORMAT", get)?.unwrap_or_default(),
             rows: optional("ENDPOINT_ROWS", get)?.unwrap_or_default(),
-            chunk_rows: optional("ENDPOINT_CHUNK_ROWS", get)?
-                .map_or(default.chunk_rows, |ChunkRows(rows)| rows),
-            max_bytes: optional("ENDPOINT_MAX_BYTES", get)?
-                .map_or(default.max_bytes, |MaxBytes(bytes)| bytes),
-            in_flight: optional("ENDPOINT_IN_FLIGHT", get)?
-                .map_or(default.in_flight, |InFlight(calls)| calls),
-            timeout_ms: optional("ENDPOINT_TIMEOUT_MS", get)?
-                .map_or(default.timeout_ms, |TimeoutMs(ms)| ms),
-            calls_per_sec: optional("ENDPOINT_CALLS_PER_SEC", get)?.map(|CallsPerSec(calls)| calls),
-            cooldown_secs: optional("ENDPOINT_COOLDOWN_SECS", get)?
-                .map_or(default.cooldown_secs, |CooldownSecs(secs)| secs),
+            chunk_rows: number(
+                "ENDPOINT_CHUNK_ROWS",
+                "rows",
+                1..=MAX_CHUNK_ROWS,
+                default.chunk_rows,
+                get,
+            )?,
+            max_bytes: number(
+                "ENDPOINT_MAX_BYTES",
+                "bytes",
+                LEAST_MAX_BYTES..=MAX_BYTES,
+                default.max_bytes,
+                get,
+            )?,
+            in_flight: number(
+                "ENDPOINT_IN_FLIGHT",
+                "calls",
+                1..=MAX_IN_FLIGHT,
+                default.in_flight,
+                get,
+            )?,
+            timeout_ms: number(
+                "ENDPOINT_TIMEOUT_MS",
+                "milliseconds",
+                1..=MAX_TIMEOUT_MS,
+                default.timeout_ms,
+                get,
+            )?,
+            calls_per_sec: optional_number(
+                "ENDPOINT_CALLS_PER_SEC",
+                "calls a second",
+                calls_per_sec,
+                get,
+            )?,
+            cooldown_secs: number(
+                "ENDPOINT_COOLDOWN_SECS",
+                "seconds",
+                0..=MAX_COOLDOWN_SECS,
+                default.cooldown_secs,
+                get,
+            )?,
             threshold: optional("ENDPOINT_THRESHOLD", get)?.map(|Threshold(score)| score),
             ..default
         }))
@@ -137,7 +168,7 @@ impl EndpointConfig {
 pub(super) fn model_max_age_secs(
     get: &impl Fn(&str) -> Option<String>,
 ) -> Result<Option<u64>, ConfigError> {
-    Ok(optional("MODEL_MAX_AGE_SECS", get)?.map(|MaxAgeSecs(secs)| secs))
+    optional_number("MODEL_MAX_AGE_SECS", "seconds", 1..=MAX_MODEL_MAX_AGE_SECS, get)
 }
 
 /// `FEATURES_URI`, if what it needs is there: an endpoint that takes values, and a threshold that is
@@ -174,26 +205,6 @@ impl FromStr for FeaturesUri {
 impl Parsed for Policy {
     const EXPECTED: &'static str = "endpoint, local or fail, or a list like \
                                     stale=endpoint,missing=endpoint,suspect=local";
-}
-
-struct MaxAgeSecs(u64);
-
-impl Parsed for MaxAgeSecs {
-    const EXPECTED: &'static str = "seconds, 1 to 315360000";
-}
-
-impl FromStr for MaxAgeSecs {
-    type Err = Refused;
-
-    fn from_str(text: &str) -> Result<Self, Refused> {
-        between(text, 1, MAX_MODEL_MAX_AGE_SECS).map(Self)
-    }
-}
-
-/// A value within limits, written as a number.
-fn between<T: FromStr + PartialOrd>(text: &str, least: T, most: T) -> Result<T, Refused> {
-    let number = text.parse().ok().filter(|number| *number >= least && *number <= most);
-    number.ok_or(Refused)
 }
 
 struct Name(String);
@@ -247,90 +258,6 @@ impl FromStr for RowKind {
     }
 }
 
-struct ChunkRows(usize);
-
-impl Parsed for ChunkRows {
-    const EXPECTED: &'static str = "rows, 1 to 100000";
-}
-
-impl FromStr for ChunkRows {
-    type Err = Refused;
-
-    fn from_str(text: &str) -> Result<Self, Refused> {
-        between(text, 1, MAX_CHUNK_ROWS).map(Self)
-    }
-}
-
-struct MaxBytes(usize);
-
-impl Parsed for MaxBytes {
-    const EXPECTED: &'static str = "bytes, 1024 to 6291456";
-}
-
-impl FromStr for MaxBytes {
-    type Err = Refused;
-
-    fn from_str(text: &str) -> Result<Self, Refused> {
-        between(text, LEAST_MAX_BYTES, MAX_BYTES).map(Self)
-    }
-}
-
-struct InFlight(usize);
-
-impl Parsed for InFlight {
-    const EXPECTED: &'static str = "calls, 1 to 64";
-}
-
-impl FromStr for InFlight {
-    type Err = Refused;
-
-    fn from_str(text: &str) -> Result<Self, Refused> {
-        between(text, 1, MAX_IN_FLIGHT).map(Self)
-    }
-}
-
-struct TimeoutMs(u64);
-
-impl Parsed for TimeoutMs {
-    const EXPECTED: &'static str = "milliseconds, 1 to 60000";
-}
-
-impl FromStr for TimeoutMs {
-    type Err = Refused;
-
-    fn from_str(text: &str) -> Result<Self, Refused> {
-        between(text, 1, MAX_TIMEOUT_MS).map(Self)
-    }
-}
-
-struct CallsPerSec(f64);
-
-impl Parsed for CallsPerSec {
-    const EXPECTED: &'static str = "calls a second, 0.001 to 10000";
-}
-
-impl FromStr for CallsPerSec {
-    type Err = Refused;
-
-    fn from_str(text: &str) -> Result<Self, Refused> {
-        between(text, MIN_CALLS_PER_SEC, MAX_CALLS_PER_SEC).map(Self)
-    }
-}
-
-struct CooldownSecs(u64);
-
-impl Parsed for CooldownSecs {
-    const EXPECTED: &'static str = "seconds, 0 to 3600";
-}
-
-impl FromStr for CooldownSecs {
-    type Err = Refused;
-
-    fn from_str(text: &str) -> Result<Self, Refused> {
-        between(text, 0, MAX_COOLDOWN_SECS).map(Self)
-    }
-}
-
 struct Threshold(f64);
 
 impl Parsed for Threshold {
@@ -341,7 +268,8 @@ impl FromStr for Threshold {
     type Err = Refused;
 
     fn from_str(text: &str) -> Result<Self, Refused> {
-        between(text, 0.0, f64::MAX).map(Self)
+        let score = text.parse().ok().filter(|score| (0.0..=f64::MAX).contains(score));
+        score.map(Self).ok_or(Refused)
     }
 }
 

@@ -44,7 +44,7 @@ pub(super) fn optional<T: Parsed>(
     }
 }
 
-/// A whole number within a range, of the unit that errors name; the default if it is not set.
+/// A number within a range, of the unit that errors name; the default if it is not set.
 pub(super) fn number<T: FromStr + PartialOrd + fmt::Display>(
     name: &'static str,
     unit: &str,
@@ -52,9 +52,19 @@ pub(super) fn number<T: FromStr + PartialOrd + fmt::Display>(
     default: T,
     get: &impl Fn(&str) -> Option<String>,
 ) -> Result<T, ConfigError> {
-    let Some(value) = get(name) else { return Ok(default) };
+    Ok(optional_number(name, unit, range, get)?.unwrap_or(default))
+}
+
+/// A number within a range, of the unit that errors name; none if it is not set.
+pub(super) fn optional_number<T: FromStr + PartialOrd + fmt::Display>(
+    name: &'static str,
+    unit: &str,
+    range: RangeInclusive<T>,
+    get: &impl Fn(&str) -> Option<String>,
+) -> Result<Option<T>, ConfigError> {
+    let Some(value) = get(name) else { return Ok(None) };
     match value.parse() {
-        Ok(number) if range.contains(&number) => Ok(number),
+        Ok(number) if range.contains(&number) => Ok(Some(number)),
         _ => {
             let expected = format!("{} to {} {unit}", range.start(), range.end()).into();
             Err(ConfigError::Malformed { name, value, expected })
