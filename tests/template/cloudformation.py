@@ -1,8 +1,11 @@
 """What CloudFormation makes of a template, without AWS: translated by SAM's own code, with parameters and
-conditions put in, and linted."""
+conditions put in, and read by two checkers that are not ours: cfn-lint, and cfn-guard with AWS's rules."""
 
 import copy
+import json
 import os
+import subprocess
+import sys
 from functools import cached_property
 from pathlib import Path
 
@@ -137,3 +140,80 @@ def lint(text, *ignored):
         f"cfn-lint: {match.rule.id} {match.message} (line {match.linenumber})"
         for match in cfn_lint(text, config=arguments)
     ]
+
+
+# AWS Control Tower's proactive rules that are not held to, and why.
+NOT_HELD_TO = {
+    "cloudwatch_alarm_action_check": "alarms act where AlarmTopicArn names a topic; without one they are looked at",
+    "cloudwatch_log_group_encrypted_check": "logs are encrypted with CloudWatch's own key, and hold no field of a record",
+    "cloudwatch_log_group_retention_period_check": "how long logs are kept is a parameter, LogRetentionDays",
+    "lambda_inside_vpc_check": "the function calls AWS alone, by TLS; the mapping reaches the cluster, by interfaces of its own",
+    "s3_bucket_default_encryption_kms_check": "buckets are encrypted with S3's own key: no key to manage and pay for each call",
+    "s3_bucket_logging_enabled_check": "who reads the buckets is CloudTrail's to say, for the account as a whole",
+    "s3_event_notifications_enabled_check": "nobody waits for objects in these buckets",
+    "s3_bucket_object_lock_enabled_check": "models and dead letters may be deleted by whoever may write them",
+}
+# The services of which there is anything in the template.
+GUARDED = [
+    "cloudwatch",
+    "dynamodb",
+    "ecs",
+    "identityandaccessmanagement",
+    "keymanagementservice",
+    "lambda",
+    "s3",
+    "sagemaker",
+    "sqs",
+]
+
+
+ACCOUNT = {
+    "AWS::AccountId": "123456789012",
+    "AWS::Partition": "aws",
+    "AWS::Region": "eu-central-1",
+    "AWS::StackName": "sawlog",
+}
+
+
+def in_account(node):
+    """A template with the account put in too, as cfn-guard has to see it: it takes no reference to one for a
+    value."""
+    if isinstance(node, list):
+        return [in_account(value) for value in node]
+    if not isinstance(node, dict):
+        return node
+    if len(node) == 1 and node.get("Ref") in ACCOUNT:
+        return ACCOUNT[node["Ref"]]
+    if len(node) == 1 and isinstance(node.get("Fn::Sub"), str):
+        text = node["Fn::Sub"]
+        for name, value in ACCOUNT.items():
+            text = text.replace("${" + name + "}", value)
+        return {"Fn::Sub": text} if "${" in text else text
+    if node.get("Type") == "AWS::IAM::RolePolicy":
+        # The rules know a role's policy by its older name only.
+        policy = in_account(node["Properties"])
+        return {"Type": "AWS::IAM::Policy", "Properties": policy | {"Roles": [policy["RoleName"]]}}
+    return {key: in_account(value) for key, value in node.items()}
+
+
+def guard(paths):
+    """What AWS's own checker finds wrong with templates: the names of the rules broken, by the template's path."""
+    # tests/servers/setup puts it beside Python's folder.
+    folder = Path(sys.prefix).parent / "guard"
+    rules = [folder / "rules/control-tower/cfn-guard" / service for service in GUARDED]
+    run = subprocess.run(
+        [folder / "cfn-guard", "validate", "--structured", "--output-format", "json"]
+        + ["--show-summary", "none", "--data", *paths, "--rules", *rules],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    try:
+        reports = json.loads(run.stdout)
+    except ValueError:
+        raise RuntimeError(f"cfn-guard ended with {run.returncode}: {run.stderr.strip()}") from None
+    broken = {str(path): set() for path in paths}
+    for report in reports:
+        for rule in report["not_compliant"]:
+            broken[report["name"]].add(rule["Rule"]["name"])
+    return broken
