@@ -352,6 +352,18 @@ impl TrainingSketch {
         bytes
     }
 
+    /// Bytes at the beginning of a sketch that say how long it is.
+    pub const PREFIX_LEN: usize = PREFIX;
+
+    /// The length of a sketch of which the first [`TrainingSketch::PREFIX_LEN`] bytes are given, in
+    /// bytes, these included.
+    ///
+    /// # Errors
+    /// [`SketchError`] if they are not the beginning of a sketch that this program reads.
+    pub fn encoded_len(prefix: &[u8]) -> Result<u64, SketchError> {
+        check_prefix(prefix, PREFIX)
+    }
+
     /// Reads and checks a sketch. No bytes make it panic.
     ///
     /// # Errors
@@ -411,22 +423,29 @@ fn push_text(bytes: &mut Vec<u8>, text: &str) {
     bytes.extend(text.as_bytes());
 }
 
-/// Checks length, magic, version and checksum, in this order, and returns where the checksum begins.
-fn check_envelope(bytes: &[u8]) -> Result<usize, SketchError> {
-    let got = bytes.len();
+/// Checks magic and version of a sketch of which at least so many bytes must be there; returns the length
+/// that it says it has.
+fn check_prefix(bytes: &[u8], least: usize) -> Result<u64, SketchError> {
     if let Some(&magic) = bytes.first_chunk::<8>()
         && magic != MAGIC
     {
         return Err(SketchError::Magic { got: magic });
     }
-    if got < PREFIX + CHECKSUM {
+    let got = bytes.len();
+    if got < least {
         return Err(SketchError::Truncated { part: "prefix", offset: 0, got });
     }
     let version = u32_at(bytes, 8);
     if version != VERSION {
         return Err(SketchError::Version { got: version });
     }
-    let expected = u64::from(u32_at(bytes, 16)) | u64::from(u32_at(bytes, 20)) << 32;
+    Ok(u64::from(u32_at(bytes, 16)) | u64::from(u32_at(bytes, 20)) << 32)
+}
+
+/// Checks magic, version, length and checksum, in this order, and returns where the checksum begins.
+fn check_envelope(bytes: &[u8]) -> Result<usize, SketchError> {
+    let got = bytes.len();
+    let expected = check_prefix(bytes, PREFIX + CHECKSUM)?;
     if expected != got as u64 {
         return Err(SketchError::Length { expected, got: got as u64 });
     }

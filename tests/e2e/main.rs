@@ -37,5 +37,6 @@ mod serve_hostile;
 mod servers;
 mod shingle;
 mod sources;
+mod spark;
 mod validation;
 mod warm;

@@ -68,14 +68,24 @@ impl Process {
 
     /// Returns how the process ended; fails if it still runs after a while.
     pub(crate) fn wait_until_ended(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + START_TIMEOUT;
+        self.wait_until_ended_within(START_TIMEOUT)
+    }
+
+    /// The same of one that works for longer.
+    pub(crate) fn wait_until_ended_within(&mut self, longest: Duration) -> ExitStatus {
+        let deadline = Instant::now() + longest;
         loop {
             if let Some(status) = self.child.try_wait().expect("a child") {
                 return status;
             }
-            assert!(Instant::now() < deadline, "{}: still runs after {START_TIMEOUT:?}", self.name);
+            assert!(Instant::now() < deadline, "{}: still runs after {longest:?}", self.name);
             std::thread::sleep(POLL);
         }
+    }
+
+    /// Its id, which its descendants' lead back to.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn has_ended(&mut self) -> bool {

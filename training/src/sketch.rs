@@ -5,27 +5,44 @@
 //! machine had read everything. A file is the unit of the split: a record's identity is its file's
 //! name, as given, and its place in it.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use sawlog_model::TrainingSketch;
 
 use crate::describe;
+use crate::input::{self, Source};
 use crate::output::{Output, refuse_overlap};
 use crate::train::{Input, SamplingArgs};
+
+/// Longest list of inputs that is read, decompressed: millions of names.
+const MAX_LIST_LEN: u64 = 1 << 30;
+/// Bytes of a sketch that say how long it is.
+const PREFIX_LEN: u64 = TrainingSketch::PREFIX_LEN as u64;
 
 /// Keeps of some inputs what training needs of them.
 ///
 /// `sawlog merge` joins sketches of different inputs, `sawlog train --from-sketch` makes a model of one.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sawlog sketch --spec spec.toml --input logs/2026-11-19/ --output 19.sketch
+  sawlog sketch --spec spec.toml --input logs/ --list > inputs    # split it among workers, then on each
+  sawlog sketch --spec spec.toml --input-list part > part.sketch")]
 pub(crate) struct SketchArgs {
     /// The feature specification (TOML): the format of a record and the fields that are features
     #[arg(long, value_name = "SPEC.toml")]
     spec: PathBuf,
     /// Files, folders, globs, or - for standard input; plain, gzip or zstd
-    #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
+    #[arg(long, required_unless_present = "input_list", num_args = 1.., value_name = "PATH")]
     input: Vec<String>,
+    /// Only print which inputs those are, one a line: bytes, a tab, and the name
+    #[arg(long, conflicts_with_all = ["base", "output"])]
+    list: bool,
+    /// Read the inputs of a list, as --list prints it, or of some of its lines; - for standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["input", "list"])]
+    input_list: Option<PathBuf>,
     /// Go on from a sketch of other inputs
     #[arg(long, value_name = "SKETCH")]
     base: Option<PathBuf>,
@@ -39,7 +56,7 @@ pub(crate) struct SketchArgs {
 /// Joins sketches of different inputs, made by one specification and alike in trees, samples and seed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct MergeArgs {
-    /// The sketches, in any order
+    /// The sketches, in any order; - for standard input, with any number of sketches one behind the other
     #[arg(required = true, value_name = "SKETCH")]
     sketches: Vec<PathBuf>,
     /// Where to write the merged sketch [default: standard output]
@@ -50,10 +67,17 @@ pub(crate) struct MergeArgs {
 /// Runs `sawlog sketch`. Rejected records are counted in the sketch, and judged when a model is made
 /// of it.
 pub(crate) fn run(args: &SketchArgs) -> anyhow::Result<()> {
-    refuse_terminal(args.output.as_deref())?;
+    let sources = match &args.input_list {
+        Some(path) => listed(path)?,
+        None => input::resolve(&args.input)?,
+    };
     let outputs: Vec<&Path> = args.output.as_deref().into_iter().collect();
     let also = args.base.as_deref();
-    let input = Input::open(&args.spec, &args.input, &args.sampling, &outputs, also)?;
+    let input = Input::open(&args.spec, sources, &args.sampling, &outputs, also)?;
+    if args.list {
+        return list(input.sources());
+    }
+    refuse_terminal(args.output.as_deref())?;
     let mut gathered = input.gather(&args.sampling, None)?;
     if let Some(base) = also {
         gathered.merge(base)?;
@@ -63,23 +87,84 @@ pub(crate) fn run(args: &SketchArgs) -> anyhow::Result<()> {
     write(&gathered.sketch, args.output.as_deref())
 }
 
+/// Prints sources as [`listed`] reads them.
+fn list(sources: &[Source]) -> anyhow::Result<()> {
+    let mut out = Output::create(None)?;
+    for Source { name, size } in sources {
+        ensure!(name != "-", "standard input can't be listed: workers have another one");
+        ensure!(!name.contains('\n'), "input {name:?}: a name of two lines can't be listed");
+        writeln!(out, "{size}\t{name}")?;
+    }
+    out.finish()
+}
+
+/// Reads a list of sources. Names are taken as they stand: a star is no glob here.
+fn listed(path: &Path) -> anyhow::Result<Vec<Source>> {
+    let bytes = input::read_whole(&path.to_string_lossy(), MAX_LIST_LEN)?;
+    let text = std::str::from_utf8(&bytes).with_context(|| format!("list {}", path.display()))?;
+    let mut sources = Vec::new();
+    for (at, line) in text.lines().enumerate() {
+        let parts = line.split_once('\t').and_then(|(size, name)| Some((size.parse().ok()?, name)));
+        let (size, name) = parts.with_context(|| {
+            format!("list {}: line {}: not bytes, a tab and a name", path.display(), at + 1)
+        })?;
+        sources.push(Source { name: name.to_owned(), size });
+    }
+    ensure!(!sources.is_empty(), "list {}: it names no input", path.display());
+    sources.sort();
+    let twice = sources.windows(2).find(|pair| pair[0].name == pair[1].name);
+    if let Some(pair) = twice {
+        bail!("list {}: it has {} twice", path.display(), pair[0].name);
+    }
+    Ok(sources)
+}
+
 /// Runs `sawlog merge`.
 pub(crate) fn run_merge(args: &MergeArgs) -> anyhow::Result<()> {
     refuse_terminal(args.output.as_deref())?;
     let read: Vec<&Path> = args.sketches.iter().map(PathBuf::as_path).collect();
     refuse_overlap(&[args.output.as_deref()], &read)?;
     let mut merged: Option<TrainingSketch> = None;
+    let mut take = |name: &str, next| match &mut merged {
+        None => {
+            merged = Some(next);
+            Ok(())
+        }
+        Some(merged) => {
+            merged.merge(next).with_context(|| format!("sketch {name} and those before it"))
+        }
+    };
     for path in &args.sketches {
-        let next = load(path)?;
-        match &mut merged {
-            None => merged = Some(next),
-            Some(merged) => merged
-                .merge(next)
-                .with_context(|| format!("sketch {} and those before it", path.display()))?,
+        if path.as_os_str() == "-" {
+            each_of(&mut io::stdin().lock(), &mut take)?;
+        } else {
+            take(&path.display().to_string(), load(path)?)?;
         }
     }
     let merged = merged.context("there is no sketch to merge")?;
     write(&merged, args.output.as_deref())
+}
+
+/// Reads sketches that stand one behind the other; only one of them is in memory.
+fn each_of(
+    input: &mut impl Read,
+    take: &mut impl FnMut(&str, TrainingSketch) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    for number in 1_u64.. {
+        let name = format!("{number} of standard input");
+        let named = || format!("sketch {name}");
+        let mut bytes = Vec::new();
+        input.by_ref().take(PREFIX_LEN).read_to_end(&mut bytes).with_context(named)?;
+        if bytes.is_empty() {
+            break;
+        }
+        let len = TrainingSketch::encoded_len(&bytes).with_context(named)?;
+        // The length is a stranger's word: memory grows with what comes.
+        let rest = len.saturating_sub(PREFIX_LEN);
+        input.by_ref().take(rest).read_to_end(&mut bytes).with_context(named)?;
+        take(&name, TrainingSketch::decode(&bytes).with_context(named)?)?;
+    }
+    Ok(())
 }
 
 /// Reads a sketch from a file.

@@ -177,7 +177,8 @@ pub(crate) fn train_to_file(args: &Args, out: &mut impl Write) -> anyhow::Result
         }
         (None, Some(spec)) => {
             let also = args.base.as_deref();
-            let input = Input::open(spec, &args.input, &args.sampling, &[&args.output], also)?;
+            let sources = input::resolve(&args.input)?;
+            let input = Input::open(spec, sources, &args.sampling, &[&args.output], also)?;
             let mut gathered = input.gather(&args.sampling, args.compat)?;
             gathered.tally.check(args.max_reject_share)?;
             if let Some(base) = also {
@@ -227,7 +228,7 @@ impl Input {
     /// read too.
     pub(crate) fn open(
         spec: &Path,
-        input: &[String],
+        sources: Vec<Source>,
         sampling: &SamplingArgs,
         outputs: &[&Path],
         also: Option<&Path>,
@@ -237,7 +238,6 @@ impl Input {
         // What is wrong with it says itself that it is a specification's.
         let valid = ValidSpec::from_toml(&text).with_context(|| spec.display().to_string())?;
         let valid = sampling.shingled(valid)?;
-        let sources = input::resolve(input)?;
         let mut read: Vec<&Path> = sources.iter().map(|source| Path::new(&source.name)).collect();
         read.push(spec);
         read.extend(also);
@@ -253,6 +253,11 @@ impl Input {
         compat: Option<Compat>,
     ) -> anyhow::Result<Gathered> {
         let Self { mut spec, sources } = self;
+    /// What is to be read.
+    pub(crate) fn sources(&self) -> &[Source] {
+        &self.sources
+    }
+
         let mut gathered = Gathered::new(spec.clone(), sampling, compat)?;
         let total = sources.iter().map(|source| source.size).sum();
         let progress = Progress::over_bytes("reading", total);

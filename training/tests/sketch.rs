@@ -157,3 +157,74 @@ fn too_many_rejects_in_all_parts_together_make_no_model() {
     assert!(said.contains("51 of 131 records were rejected"), "{said}");
     folder.ok("train --from-sketch sketch --output model --max-reject-share 0.5");
 }
+
+#[test]
+fn workers_sketch_parts_of_a_list_and_merge_what_comes_by_a_pipe() {
+    let folder = Folder::with_logs(7);
+    // Named as they stand: this is no glob, nor a folder.
+    std::fs::rename(folder.path("logs/03.jsonl"), folder.path("logs/0*.jsonl")).expect("renamed");
+    let listed = folder.run("sketch --spec spec.toml --input logs --list");
+    let listed = String::from_utf8(listed.stdout).expect("text");
+    let want = |line: &str| {
+        let (size, name) = line.split_once('\t').expect("a tab");
+        assert_eq!(size.parse(), Ok(folder.bytes(name).len()), "{line}");
+        name.to_owned()
+    };
+    let names: Vec<String> = listed.lines().map(want).collect();
+    assert_eq!(names.len(), 7, "{listed}");
+    assert!(names.contains(&"logs/0*.jsonl".to_owned()), "{listed}");
+    let mut together = Vec::new();
+    for (part, lines) in listed.lines().collect::<Vec<_>>().chunks(3).enumerate() {
+        let list = format!("{part}.list");
+        std::fs::write(folder.path(&list), lines.join("\n")).expect("written");
+        folder.ok(&format!("sketch --spec spec.toml --input-list {list} --output sketch"));
+        together.extend(folder.bytes("sketch"));
+    }
+    std::fs::write(folder.path("together"), &together).expect("written");
+    let merge = |bytes: &str| {
+        let input = std::fs::File::open(folder.path(bytes)).expect("there");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sawlog"));
+        command.current_dir(folder.0.path()).args(["merge", "-", "--output", "all"]).stdin(input);
+        let output = command.output().expect("it starts");
+        (output.status.success(), String::from_utf8(output.stderr).expect("text"))
+    };
+    assert_eq!(merge("together"), (true, String::new()));
+    folder.ok("sketch --spec spec.toml --input logs --output whole");
+    assert!(folder.bytes("all") == folder.bytes("whole"));
+    std::fs::remove_file(folder.path("all")).expect("removed");
+    let broken: [(&str, &[u8], &str); 4] = [
+        ("cut", &together[..together.len() - 1], "sketch 3 of standard input: sketch length"),
+        ("more", &[&together[..], b"x"].concat(), "sketch 4 of standard input: sketch truncated"),
+        (
+            "text",
+            b"a line of text, long enough to be something",
+            "sketch 1 of standard input: not a",
+        ),
+        ("none", b"", "there is no sketch to merge"),
+    ];
+    for (name, bytes, why) in broken {
+        std::fs::write(folder.path(name), bytes).expect("written");
+        let (is_ok, said) = merge(name);
+        assert!(!is_ok && said.contains(why), "{name}: {said}");
+        assert!(!folder.path("all").exists(), "{name}");
+    }
+}
+
+#[test]
+fn a_list_that_is_none_says_where() {
+    let folder = Folder::with_logs(1);
+    for (list, why) in [
+        ("", "list list: it names no input"),
+        ("1\tlogs/00.jsonl\nlogs/01.jsonl\n", "list list: line 2: not bytes, a tab and a name"),
+        ("1\tlogs/00.jsonl\n1\tlogs/00.jsonl\n", "list list: it has logs/00.jsonl twice"),
+        ("1\tlogs\n", "input logs: "),
+        ("1\tlogs/none\n", "input logs/none: "),
+    ] {
+        std::fs::write(folder.path("list"), list).expect("written");
+        let said = folder.fails("sketch --spec spec.toml --input-list list --output sketch");
+        assert!(said.contains(why), "{said}");
+        assert!(!folder.path("sketch").exists());
+    }
+    let said = folder.fails("sketch --spec spec.toml --input - --list");
+    assert!(said.contains("standard input can't be listed"), "{said}");
+}
