@@ -12,7 +12,7 @@ use ndarray::{ArrayView2, ArrayViewMut1};
 use sawlog_lambda::config::{EndpointConfig, RowKind};
 use sawlog_lambda::deadline::Until;
 use sawlog_lambda::endpoint::{Endpoint, value_features};
-use sawlog_model::{Calibration, EndpointCalibration, Features, Model, ThresholdRule};
+use sawlog_model::{Calibration, EndpointCalibration, Features, Model};
 
 use crate::describe;
 use crate::input;
@@ -20,6 +20,7 @@ use crate::inspect;
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::tally::Tally;
+use crate::threshold::{self, Threshold};
 use crate::train;
 
 /// Records scored in one call.
@@ -45,10 +46,13 @@ pub(crate) struct Args {
     /// Where to write the model [default: over the old one]
     #[arg(long, value_name = "MODEL")]
     output: Option<PathBuf>,
-    /// How to set the threshold from the scores: quantile:Q, Nsd or value:X [default: quantile:0.999; with
-    /// --endpoint as the model's own]
+    /// How to set the threshold from the scores: quantile:Q, Nsd, value:X, or rate:N/h (or /s, /min, /d)
+    /// for so many false alarms [default: quantile:0.999; with --endpoint as the model's own]
     #[arg(long)]
-    threshold: Option<ThresholdRule>,
+    threshold: Option<Threshold>,
+    /// How many records an hour has where the model is used, for --threshold rate:N/h
+    #[arg(long, value_name = "COUNT", value_parser = threshold::records_per_hour)]
+    records_per_hour: Option<f64>,
     /// Calibrate this SageMaker endpoint; the variables ENDPOINT_ROWS, ENDPOINT_FORMAT and the like say how
     /// it is called, as they do in the Lambda
     #[arg(long, value_name = "NAME")]
@@ -65,6 +69,7 @@ pub(crate) struct Args {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let threshold = args.threshold.map(|it| it.rule(args.records_per_hour)).transpose()?;
     let model = inspect::load(&args.model)?;
     let remote = match &args.endpoint {
         Some(name) => Some(Remote::new(EndpointConfig::from_env(name)?, &model)?),
@@ -75,13 +80,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     // The check has seen a record that was kept.
     let model = match &args.endpoint {
         None => {
-            let rule = args.threshold.unwrap_or_default();
+            let rule = threshold.unwrap_or_default();
             let calibration = Calibration::new(rule, &scores.local);
             model.with_calibration(Some(calibration.context("no record was kept")?))
         }
         Some(name) => {
             let own = model.calibration().map(|calibration| calibration.rule);
-            let rule = args.threshold.or(own).unwrap_or_default();
+            let rule = threshold.or(own).unwrap_or_default();
             let endpoint = EndpointCalibration::new(name, rule, &scores.local, &scores.remote);
             model.with_endpoint_calibration(Some(endpoint.context("no record was kept")?))
         }

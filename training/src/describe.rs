@@ -136,6 +136,7 @@ pub(crate) fn model(out: &mut impl Write, model: &Model) -> io::Result<()> {
     )
 }
 
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 fn calibration(out: &mut impl Write, calibration: &Calibration, held_out: bool) -> io::Result<()> {
     let records = if held_out { "held-out records" } else { "records" };
     writeln!(
@@ -147,13 +148,23 @@ fn calibration(out: &mut impl Write, calibration: &Calibration, held_out: bool) 
         grouped(calibration.records),
         percent(calibration.flagged_share()),
     )?;
-    let is_greatest =
-        matches!(calibration.rule, ThresholdRule::Quantile(_)) && calibration.flagged == 0;
-    if calibration.records < 1000 || is_greatest {
-        writeln!(
-            out,
-            "warning: few {records} to place it by; a lower quantile or more logs would"
-        )?;
+    match calibration.rule {
+        // The order statistic that the rule asks for is beyond the last.
+        ThresholdRule::Quantile(share)
+            if (1.0 - share) * (calibration.records as f64 + 1.0) < 1.0 =>
+        {
+            writeln!(
+                out,
+                "warning: few {records} to place it by: it is their greatest score, which one in {} exceeds, \
+                 not one in {}; a lower quantile or more logs would do",
+                grouped(calibration.records + 1),
+                value((1.0 / (1.0 - share)).round()),
+            )?;
+        }
+        _ if calibration.records < 1000 => {
+            writeln!(out, "warning: few {records} to place it by; more logs would do")?;
+        }
+        _ => {}
     }
     let quantiles = &calibration.quantiles;
     if let [least, .., greatest] = quantiles.as_slice() {
@@ -209,7 +220,7 @@ fn shown<'a>(categories: impl ExactSizeIterator<Item = &'a str>) -> String {
 }
 
 /// The formula of a scaling of values of which the least is `min`.
-fn scaling(scaling: &Scaling, min: f64) -> String {
+pub(crate) fn scaling(scaling: &Scaling, min: f64) -> String {
     let Scaling { log_unit, center, scale } = *scaling;
     let inner = match log_unit {
         0.0 => "x".to_owned(),

@@ -21,7 +21,7 @@ mod chart;
 mod gather;
 mod ranking;
 mod report;
-mod shown;
+pub(crate) mod shown;
 
 use gather::{Evaluation, Gathered};
 use ranking::{At, Ranking};
@@ -197,19 +197,10 @@ fn print_top(out: &mut impl Write, evaluation: &Evaluation<'_>) -> std::io::Resu
     writeln!(out, "\nthe {} most unusual records:", evaluation.top.len())?;
     let mut rows = vec![["score", "because of", "record"].map(str::to_owned)];
     for top in &evaluation.top {
-        let because: Vec<String> = shown::reasons(top)
-            .into_iter()
-            .filter(|reason| reason.share >= 0.05)
-            .take(3)
-            .map(|reason| {
-                let way = if reason.is_high { "high" } else { "low" };
-                format!("{} {way} {:.0} %", reason.name, 100.0 * reason.share)
-            })
-            .collect();
         let label = top.label.filter(|label| *label).map(|_| " (labelled)").unwrap_or_default();
         rows.push([
             format!("{:.4}", top.verdict.score()),
-            because.join(", "),
+            shown::because(&top.verdict),
             format!("{}{label}", shown::place(&top.verdict)),
         ]);
     }

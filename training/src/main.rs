@@ -11,6 +11,7 @@ mod calibrate;
 mod compare;
 mod demo;
 mod describe;
+mod diff;
 mod evaluate;
 mod import;
 mod input;
@@ -24,6 +25,7 @@ mod scoring;
 mod serve;
 mod sketch;
 mod tally;
+mod threshold;
 mod train;
 
 /// Finds unusual log records with a Random Cut Forest.
@@ -48,6 +50,7 @@ enum Command {
     Inspect(inspect::Args),
     Score(score::Args),
     Evaluate(evaluate::Args),
+    Diff(diff::Args),
     Replay(replay::Args),
     Serve(serve::Args),
     BenchEndpoint(bench_endpoint::Args),
@@ -66,6 +69,7 @@ fn main() -> std::process::ExitCode {
         Command::Inspect(args) => inspect::run(args),
         Command::Score(args) => score::run(args),
         Command::Evaluate(args) => evaluate::run(args),
+        Command::Diff(args) => diff::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Serve(args) => serve::run(args),
         Command::BenchEndpoint(args) => bench_endpoint::run(args),

@@ -28,6 +28,7 @@ use crate::output::{Output, refuse_overlap};
 use crate::progress::Progress;
 use crate::sketch;
 use crate::tally::Tally;
+use crate::threshold::{self, Threshold};
 
 /// The deviations above the mean that SageMaker's documentation takes as its threshold.
 const SAGEMAKER_DEVIATIONS: f64 = 3.0;
@@ -69,10 +70,14 @@ pub(crate) struct Args {
     output: PathBuf,
     #[command(flatten)]
     sampling: SamplingArgs,
-    /// How to set the threshold from held-out scores: quantile:Q, Nsd or value:X [default:
-    /// quantile:0.999; with --compat sagemaker 3sd, from the scores of the training records]
+    /// How to set the threshold from held-out scores: quantile:Q, Nsd, value:X, or rate:N/h (or /s, /min,
+    /// /d) for so many false alarms [default: quantile:0.999; with --compat sagemaker 3sd, from the scores
+    /// of the training records]
     #[arg(long)]
-    threshold: Option<ThresholdRule>,
+    threshold: Option<Threshold>,
+    /// How many records an hour has where the model will be used, for --threshold rate:N/h
+    #[arg(long, value_name = "COUNT", value_parser = threshold::records_per_hour)]
+    records_per_hour: Option<f64>,
     /// Sample, score and calibrate by the rules of another implementation, to reproduce its scores.
     /// sagemaker: the records of each tree are a contiguous chunk of the input in its order while
     /// there are no more records than trees x samples (the remainder is dropped), a sample of all
@@ -132,17 +137,19 @@ impl Args {
             base: None,
             output: output.into(),
             sampling: SamplingArgs { trees, samples, seed, shingle, shingle_key },
-            threshold: Some(threshold),
+            threshold: Some(Threshold::Rule(threshold)),
+            records_per_hour: None,
             compat: None,
             max_reject_share: MAX_REJECT_SHARE,
         }
     }
 
-    fn threshold(&self) -> ThresholdRule {
-        self.threshold.unwrap_or_else(|| match self.compat {
-            Some(Compat::Sagemaker) => ThresholdRule::Deviations(SAGEMAKER_DEVIATIONS),
-            None => ThresholdRule::default(),
-        })
+    fn threshold(&self) -> anyhow::Result<ThresholdRule> {
+        match (self.threshold, self.compat) {
+            (Some(threshold), _) => threshold.rule(self.records_per_hour),
+            (None, Some(Compat::Sagemaker)) => Ok(ThresholdRule::Deviations(SAGEMAKER_DEVIATIONS)),
+            (None, None) => Ok(ThresholdRule::default()),
+        }
     }
 }
 
@@ -170,6 +177,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
 /// Trains, writes the model and says what was done.
 pub(crate) fn train_to_file(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
+    let threshold = args.threshold()?;
     let gathered = match (&args.from_sketch, &args.spec) {
         (Some(path), _) => {
             refuse_overlap(&[Some(&args.output)], &[path])?;
@@ -189,7 +197,7 @@ pub(crate) fn train_to_file(args: &Args, out: &mut impl Write) -> anyhow::Result
         (None, None) => bail!("--spec is missing"),
     };
     gathered.tally.check(args.max_reject_share)?;
-    let (model, tally) = gathered.build(args.threshold())?;
+    let (model, tally) = gathered.build(threshold)?;
     let mut output = Output::create(Some(&args.output))?;
     output.write_all(&model.encode())?;
     output.finish()?;
@@ -224,8 +232,7 @@ pub(crate) struct Input {
 }
 
 impl Input {
-    /// Reads the specification and finds the files. None of `outputs` may be among them; `also` is
-    /// read too.
+    /// Reads the specification. None of `outputs` may be among what is read; `also` is read too.
     pub(crate) fn open(
         spec: &Path,
         sources: Vec<Source>,
@@ -246,6 +253,11 @@ impl Input {
         Ok(Self { spec: valid, sources })
     }
 
+    /// What is to be read.
+    pub(crate) fn sources(&self) -> &[Source] {
+        &self.sources
+    }
+
     /// Reads all of it, once.
     pub(crate) fn gather(
         self,
@@ -253,11 +265,6 @@ impl Input {
         compat: Option<Compat>,
     ) -> anyhow::Result<Gathered> {
         let Self { mut spec, sources } = self;
-    /// What is to be read.
-    pub(crate) fn sources(&self) -> &[Source] {
-        &self.sources
-    }
-
         let mut gathered = Gathered::new(spec.clone(), sampling, compat)?;
         let total = sources.iter().map(|source| source.size).sum();
         let progress = Progress::over_bytes("reading", total);

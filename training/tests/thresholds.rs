@@ -20,6 +20,14 @@ fn example(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(path)
 }
 
+/// The shipped requests, a line each.
+fn requests() -> Vec<String> {
+    let file = std::fs::File::open(example("nezha/requests.jsonl.gz")).expect("there");
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(file).read_to_string(&mut text).expect("readable");
+    text.lines().map(str::to_owned).collect()
+}
+
 /// What the model's threshold flags, and what three standard deviations would: flagged, records.
 fn flagged(folder: &Path, input: &str) -> ([f64; 2], f64) {
     let command = ["evaluate", "--model", "model", "--input", input, "--json", "--top", "0"];
@@ -66,10 +74,7 @@ fn series_without_anomalies_are_flagged_as_often_as_calibration_says() {
 fn the_tail_of_request_logs_is_not_flooded_by_the_default_and_is_by_three_deviations() {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
-    let file = std::fs::File::open(example("nezha/requests.jsonl.gz")).expect("there");
-    let mut text = String::new();
-    flate2::read::GzDecoder::new(file).read_to_string(&mut text).expect("readable");
-    let lines: Vec<&str> = text.lines().collect();
+    let lines = requests();
     let (earlier, later) = lines.split_at(lines.len() * 7 / 10);
     std::fs::write(folder.join("earlier"), earlier.join("\n")).expect("written");
     std::fs::write(folder.join("later"), later.join("\n")).expect("written");
@@ -84,4 +89,30 @@ fn the_tail_of_request_logs_is_not_flooded_by_the_default_and_is_by_three_deviat
     assert!(got <= most, "{got} of {records} flagged, most {most:.1}");
     // A normal distribution has 0.13 % above three deviations; these scores are skewed.
     assert!(three > 0.01 * records, "three deviations flag only {three} of {records}");
+}
+
+#[test]
+fn a_rate_in_time_holds_on_requests_that_were_not_seen() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let lines = requests();
+    let part = |is_fifth: bool| {
+        let of = lines.iter().enumerate().filter(|(at, _)| at.is_multiple_of(5) == is_fifth);
+        of.map(|(_, line)| line.as_str()).collect::<Vec<_>>().join("\n")
+    };
+    std::fs::write(folder.join("four"), part(false)).expect("written");
+    std::fs::write(folder.join("fifth"), part(true)).expect("written");
+    let spec = example("nezha/spec.toml").display().to_string();
+    let train = ["train", "--spec", &spec, "--input", "four", "--output", "model"];
+    let rate = ["--threshold", "rate:1/min", "--records-per-hour", "5000"];
+    sawlog(folder, &[&train[..], &rate[..]].concat());
+    let inspected: Value =
+        serde_json::from_str(&sawlog(folder, &["inspect", "--json", "model"])).expect("json");
+    assert_eq!(inspected["calibration"]["rule"]["quantile"], 0.988, "60 of 5,000");
+    let held_out = inspected["calibration"]["records"].as_f64().expect("a count");
+    let ([got, _], records) = flagged(folder, "fifth");
+    let hours = records / 5000.0;
+    let (expected, most) = (60.0 * hours, most(0.012, records, held_out));
+    let least = 2.0 * expected - most;
+    assert!(least <= got && got <= most, "{got} in {hours} h, not {least:.0} to {most:.0}");
 }

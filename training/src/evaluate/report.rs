@@ -380,7 +380,7 @@ fn top_record(evaluation: &Evaluation<'_>, top: &Top<'_>) -> Markup {
                 code { (shown::place(&top.verdict)) }
             }
             table.reasons {
-                @for reason in shown::reasons(top).into_iter().take(REASONS).filter(|reason| reason.share >= 0.005) {
+                @for reason in shown::reasons(&top.verdict).into_iter().take(REASONS).filter(|reason| reason.share >= 0.005) {
                     (reason_row(evaluation, top, &reason, values.get(reason.feature).copied()))
                 }
             }

@@ -2,7 +2,10 @@
 
 use sawlog_lambda::{Origin, Verdict};
 
-use super::gather::Top;
+/// Parts of a score that are not named are less than this.
+const NAMED: f32 = 0.05;
+/// Most features named.
+const MAX_NAMED: usize = 3;
 
 /// One feature's part in a score.
 pub(crate) struct Reason<'a> {
@@ -19,8 +22,8 @@ pub(crate) struct Reason<'a> {
 }
 
 /// The features of a record, the one with the greatest part first.
-pub(crate) fn reasons<'a>(top: &'a Top<'_>) -> Vec<Reason<'a>> {
-    let shares = top.verdict.attribution().into_iter().flatten().enumerate();
+pub(crate) fn reasons<'a>(verdict: &'a Verdict<'_>) -> Vec<Reason<'a>> {
+    let shares = verdict.attribution().into_iter().flatten().enumerate();
     let mut reasons: Vec<Reason<'a>> = shares
         .map(|(feature, (name, share))| Reason {
             feature,
@@ -32,6 +35,16 @@ pub(crate) fn reasons<'a>(top: &'a Top<'_>) -> Vec<Reason<'a>> {
         .collect();
     reasons.sort_by(|a, b| b.share.total_cmp(&a.share));
     reasons
+}
+
+/// The features that a score mostly comes from.
+pub(crate) fn because(verdict: &Verdict<'_>) -> String {
+    let reasons = reasons(verdict).into_iter().filter(|reason| reason.share >= NAMED);
+    let because = reasons.take(MAX_NAMED).map(|reason| {
+        let way = if reason.is_high { "high" } else { "low" };
+        format!("{} {way} {:.0} %", reason.name, 100.0 * reason.share)
+    });
+    because.collect::<Vec<_>>().join(", ")
 }
 
 /// Where a record stands: file and line.
