@@ -290,6 +290,14 @@ impl Aws {
     }
 }
 
+/// A client of S3 by the process's own environment: region, credentials and address.
+pub async fn s3_client() -> aws_sdk_s3::Client {
+    // A server of one's own has one name for all buckets.
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let path_style = is_set("AWS_ENDPOINT_URL_S3") || is_set("AWS_ENDPOINT_URL");
+    Aws::new(path_style).s3().await.clone()
+}
+
 pub(crate) async fn load_aws() -> SdkConfig {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT)

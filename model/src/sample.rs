@@ -26,15 +26,30 @@ use crate::score::as_f64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordKey(u128);
 
-impl RecordKey {
-    /// The identity of the record at byte `offset` of the decompressed stream `source` (a path or an
-    /// object key, as the user named it).
-    pub fn new(source: &str, offset: u64) -> Self {
-        let source = xxh3_128(source.as_bytes());
+/// What the records of a source have in common in their identities: its name, hashed once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SourceKey(u128);
+
+impl SourceKey {
+    /// Of a path or an object's URL, as the user named it.
+    pub fn new(source: &str) -> Self {
+        Self(xxh3_128(source.as_bytes()))
+    }
+
+    /// The identity of the record at byte `offset` of the decompressed stream; of a table's row, at its
+    /// number from 0.
+    pub fn record(self, offset: u64) -> RecordKey {
         let mut bytes = [0; 24];
-        bytes[..16].copy_from_slice(&source.to_le_bytes());
+        bytes[..16].copy_from_slice(&self.0.to_le_bytes());
         bytes[16..].copy_from_slice(&offset.to_le_bytes());
-        Self(xxh3_128(&bytes))
+        RecordKey(xxh3_128(&bytes))
+    }
+}
+
+impl RecordKey {
+    /// The identity of a record by its source and its place in it: [`SourceKey::record`].
+    pub fn new(source: &str, offset: u64) -> Self {
+        SourceKey::new(source).record(offset)
     }
 
     pub(crate) fn to_le_bytes(self) -> [u8; 16] {
@@ -77,15 +92,40 @@ impl Arrivals {
         Self { rng, trees: trees as u64, time: 0.0 }
     }
 
+    /// U in (0, 1), never 0, so that its logarithm is finite.
+    fn uniform(&mut self) -> f64 {
+        crate::tree::uniform(&mut self.rng) + f64::EPSILON / 4.0
+    }
+
     fn next(&mut self) -> (f64, usize) {
-        // U in (0, 1), never 0, so that the logarithm is finite. libm's is the same everywhere.
-        let u = crate::tree::uniform(&mut self.rng) + f64::EPSILON / 4.0;
-        self.time -= libm::log(u) / as_f64(self.trees as usize);
+        // libm's logarithm is the same everywhere.
+        self.time -= libm::log(self.uniform()) / as_f64(self.trees as usize);
         // The high half of a 64 x 64 bit product: uniform over the trees to 2^-64.
         let tree = (u128::from(self.rng.next_u64()) * u128::from(self.trees)) >> 64;
         (self.time, tree as usize)
     }
 }
+
+/// Tells of a record, apart from the sketch, whether any tree might take it: so threads can choose records
+/// without waiting for one another. As a sketch goes on it takes ever less, so a sieve that is behind
+/// lets too many through and never holds back one too many.
+#[derive(Debug, Clone)]
+pub struct Sieve {
+    seed: u64,
+    trees: usize,
+    /// Least U of a first arrival within the sketch's limit.
+    least: f64,
+}
+
+impl Sieve {
+    /// False for a record that no tree takes.
+    pub fn passes(&self, key: RecordKey) -> bool {
+        Arrivals::new(self.seed, self.trees, key).uniform() >= self.least
+    }
+}
+
+/// More than the rounding of a logarithm and an exponential: what is this close to the limit passes.
+const SIEVE_MARGIN: f64 = 1e-9;
 
 /// A record's place in a tree's sample. The order is that of priority, then of identity.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -133,6 +173,13 @@ impl<T> Sketch<T> {
             offered: 0,
             records: HashMap::new(),
         }
+    }
+
+    /// What tells records apart from the sketch as it is now.
+    pub fn sieve(&self) -> Sieve {
+        let (seed, trees) = (self.seed, self.heaps.len());
+        let least = libm::exp(-self.limit * as_f64(trees)) * (1.0 - SIEVE_MARGIN);
+        Sieve { seed, trees, least }
     }
 
     /// Offers a record; `make` is called only if a tree takes it. A key is offered once.

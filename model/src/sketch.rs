@@ -37,7 +37,7 @@ use sha2::{Digest, Sha256};
 
 use crate::forest::{ParamError, Params, ValidParams};
 use crate::record::Value;
-use crate::sample::{MergeError, RecordKey, Sketch};
+use crate::sample::{MergeError, RecordKey, Sieve, Sketch};
 use crate::snapshot::{MAX_HEADER, Provenance, decode_plain, encode_header, u32_at};
 use crate::spec::{FeatureSpec, Format, Shingle, Spec, SpecError, ValidSpec};
 
@@ -87,6 +87,27 @@ pub struct TrainingSketch {
     seed: u64,
     /// Samples a tree, if the user gave a number.
     samples: Option<u32>,
+}
+
+/// One thread's view of a sketch that several threads fill: see [`TrainingSketch::sieve`].
+#[derive(Debug, Clone)]
+pub struct TrainingSieve {
+    seed: u64,
+    sampled: Sieve,
+    held_out: Sieve,
+    /// Records seen that are not to be held out.
+    sampled_from: u64,
+}
+
+impl TrainingSieve {
+    /// Whether the sketch might take the record. Counts it, so a key is given once.
+    pub fn passes(&mut self, key: RecordKey) -> bool {
+        if key.is_held_out(self.seed, HELD_OUT_ONE_IN) {
+            return self.held_out.passes(key);
+        }
+        self.sampled_from += 1;
+        self.sampled.passes(key)
+    }
 }
 
 #[derive(Encode, Decode)]
@@ -232,6 +253,33 @@ impl TrainingSketch {
             self.sampled_from += 1;
             self.sampled.offer(key, || point.to_vec());
         }
+    }
+
+    /// What tells a thread which records the sketch might take.
+    pub fn sieve(&self) -> TrainingSieve {
+        TrainingSieve {
+            seed: self.seed,
+            sampled: self.sampled.sieve(),
+            held_out: self.held_out.sieve(),
+            sampled_from: 0,
+        }
+    }
+
+    /// Takes what has passed a sieve since this was last done, and brings the sieve up to date. It is as
+    /// if [`TrainingSketch::take`] had been given every record that the sieve has seen.
+    pub fn take_sieved(
+        &mut self,
+        sieve: &mut TrainingSieve,
+        passed: impl IntoIterator<Item = (RecordKey, Vec<Value>)>,
+    ) {
+        for (key, point) in passed {
+            match key.is_held_out(self.seed, HELD_OUT_ONE_IN) {
+                true => self.held_out.offer(key, || point),
+                false => self.sampled.offer(key, || point),
+            }
+        }
+        self.sampled_from += sieve.sampled_from;
+        *sieve = self.sieve();
     }
 
     /// Records that make a point.

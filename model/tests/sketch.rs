@@ -78,6 +78,37 @@ proptest! {
         prop_assert!(parts[0] == whole, "{ways} ways, {trees} trees, {samples:?} samples");
     }
 
+    /// Threads that look through their records by sieves of their own, and give what passes in whenever
+    /// they like, fill the sketch as one that offers every record.
+    #[test]
+    fn a_sketch_filled_through_sieves_is_that_of_all_records(
+        threads in 1_usize..5, trees in 1_u32..20,
+        samples in prop::sample::select(vec![Some(2), Some(8), Some(300)]),
+        turns in prop::collection::vec((any::<prop::sample::Index>(), prop::bool::weighted(0.1)), 2000),
+    ) {
+        let inputs = [("logs/0".to_owned(), 2000)];
+        let whole = sketch(&inputs, trees, samples);
+        let all = sketch(&inputs, 1, Some(2000));
+        let mut filled = TrainingSketch::new(spec(), 7, trees, samples).expect("in range");
+        filled.inputs.insert("logs/0".to_owned());
+        filled.read = 2000;
+        let mut passed = vec![(filled.sieve(), Vec::new()); threads];
+        let records = all.sampled.records().into_iter().chain(all.held_out.records());
+        for ((key, values), (turn, gives_in)) in records.zip(turns) {
+            let (sieve, passed) = &mut passed[turn.index(threads)];
+            if sieve.passes(key) {
+                passed.push((key, values.clone()));
+            }
+            if gives_in {
+                filled.take_sieved(sieve, passed.drain(..));
+            }
+        }
+        for (mut sieve, passed) in passed {
+            filled.take_sieved(&mut sieve, passed);
+        }
+        prop_assert!(filled.encode() == whole.encode());
+    }
+
     #[test]
     fn changed_bytes_are_refused_and_never_panic(
         at in any::<prop::sample::Index>(), to: u8, cut in any::<prop::sample::Index>(),

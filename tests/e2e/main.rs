@@ -22,6 +22,7 @@ mod faults_model;
 mod faults_process;
 mod faults_s3;
 mod faults_sinks;
+mod from_s3;
 mod from_topic;
 mod function;
 mod http;

@@ -35,7 +35,7 @@ const MAX_REASONS: usize = 5;
 /// zstd. A record that was captured twice counts once.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Files, folders, globs, or - for standard input; plain, gzip or zstd
+    /// Files, folders, globs, s3://BUCKET/PREFIX, or - for standard input; plain, gzip or zstd
     #[arg(required = true, num_args = 1.., value_name = "PAIRS")]
     pairs: Vec<String>,
     /// The model whose pairs are compared, by the beginning of its id [default: that of the latest pair]

@@ -44,7 +44,7 @@ pub(crate) struct Args {
     /// The model
     #[arg(long)]
     model: PathBuf,
-    /// Files, folders, globs, or - for standard input; plain, gzip or zstd
+    /// Files, folders, globs, s3://BUCKET/PREFIX, or - for standard input; plain, gzip or zstd
     #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
     input: Vec<String>,
     /// The field that says whether a record is an anomaly: 1 or true, 0 or false; records without it

@@ -1,19 +1,26 @@
-//! Inputs: paths, folders, globs and standard input to lines, plain or compressed.
+//! Inputs: paths, folders, globs, objects in S3 and standard input to records, plain or compressed.
 //!
-//! A record is one line. Lines longer than [`MAX_RECORD_LEN`] are reported with their length and
+//! A record is one line. An input is read in blocks of whole lines ([`blocks`]): in order, or by all cores
+//! ([`read_all`]). Lines longer than [`sawlog_model::MAX_RECORD_LEN`] are reported with their length and
 //! never stored whole, so memory does not depend on the input. With a shingle each input is one stream:
 //! a point's records all stand in the same file.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use sawlog_model::{
-    MAX_RECORD_LEN, RecordError, SeriesError, Shingler, SpecError, ValidSpec, Value, read_in_series,
-};
+use sawlog_model::{RecordError, RecordKey, SeriesError, SpecError, ValidSpec, Value};
 
-/// Bytes read at a time.
-const BUFFER_LEN: usize = 1 << 17;
+mod all_cores;
+mod blocks;
+mod s3;
+mod stream;
+
+pub(crate) use all_cores::{Taker, read_all};
+use blocks::Blocks;
+use s3::{Object, S3};
+pub(crate) use stream::Moved;
+use stream::{Stream, decoded};
 
 /// Why an input can't be read.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +46,21 @@ pub(crate) enum InputError {
         #[source]
         source: glob::PatternError,
     },
-    /// A fault of the disk, or of a compressed stream.
+    /// S3 can't be reached or refuses.
+    #[error("input {path}: {reason}")]
+    S3 {
+        /// As named.
+        path: String,
+        /// What S3 or its client says.
+        reason: String,
+    },
+    /// An address in S3 without a bucket.
+    #[error("input {path}: not s3://BUCKET/PREFIX")]
+    Url {
+        /// As named.
+        path: String,
+    },
+    /// A fault of the disk, of the network, or of a compressed stream.
     #[error("input {path}: at byte {offset} (decompressed): {source}")]
     Read {
         /// The file.
@@ -80,54 +101,109 @@ pub(crate) enum InputError {
     },
 }
 
-/// One input file, or standard input, which is named `-`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+/// One input: a file, an object, or standard input, which is named `-`.
+#[derive(Debug, Clone)]
 pub(crate) struct Source {
     /// As records' places and the model's provenance name it.
     pub name: String,
-    /// Bytes on disk; 0 for standard input.
+    /// Bytes as they are stored; 0 for standard input.
     pub size: u64,
+    /// Its place among the run's inputs, from 0.
+    at: usize,
+    location: Location,
 }
 
-/// Finds the files that arguments name: files as they are, folders with all they hold (but hidden
-/// files), globs with what they match, `-` for standard input. Sorted within each argument.
+/// Where an input's bytes are.
+#[derive(Debug, Clone)]
+enum Location {
+    Standard,
+    /// The file of that name.
+    File,
+    Object(Object),
+}
+
+/// Finds the inputs that arguments name: files as they are, folders with all they hold (but hidden
+/// files), globs with what they match, `s3://bucket/prefix` with the objects whose keys begin so (or the
+/// one whose key is just that), `-` for standard input. Sorted within each argument.
 ///
 /// # Errors
 /// [`InputError`] names the argument that leads nowhere.
 pub(crate) fn resolve(arguments: &[String]) -> Result<Vec<Source>, InputError> {
-    let mut sources = Vec::new();
+    let mut sources: Vec<Source> = Vec::new();
+    // An input that two arguments name is read once.
+    let mut seen = std::collections::HashSet::new();
+    let mut add = |name: String, size, location| {
+        if seen.insert(name.clone()) {
+            sources.push(Source { name, size, at: sources.len(), location });
+        }
+    };
+    let mut s3 = None;
     for argument in arguments {
         if argument == "-" {
-            sources.push(Source { name: "-".into(), size: 0 });
-            continue;
-        }
-        let mut paths = Vec::new();
-        let path = Path::new(argument);
-        if path.exists() {
-            collect(path, &mut paths).map_err(|source| read_error(argument, 0, source))?;
-        } else if argument.contains(['*', '?', '[']) {
-            let glob_error = |source| InputError::Glob { path: argument.clone(), source };
-            for found in glob::glob(argument).map_err(glob_error)? {
-                let found = found.map_err(|error| read_error(argument, 0, error.into()))?;
-                collect(&found, &mut paths).map_err(|source| read_error(argument, 0, source))?;
+            add("-".into(), 0, Location::Standard);
+        } else if let Some(url) = argument.strip_prefix("s3://") {
+            let s3 = connected(&mut s3, argument)?;
+            for (object, size) in s3::find(s3, argument, url)? {
+                add(object.url(), size, Location::Object(object));
             }
         } else {
-            return Err(InputError::NotFound { path: argument.clone() });
-        }
-        if paths.is_empty() {
-            return Err(InputError::Empty { path: argument.clone() });
-        }
-        paths.sort();
-        for path in paths {
-            let name = path.display().to_string();
-            let size = path.metadata().map_err(|source| read_error(&name, 0, source))?.len();
-            sources.push(Source { name, size });
+            for path in find_files(argument)? {
+                let name = path.display().to_string();
+                let size = path.metadata().map_err(|source| read_error(&name, 0, source))?.len();
+                add(name, size, Location::File);
+            }
         }
     }
-    // A file that two arguments name is read once.
-    let mut seen = std::collections::HashSet::new();
-    sources.retain(|source| seen.insert(source.name.clone()));
     Ok(sources)
+}
+
+/// The inputs of these names and sizes, in this order, as [`resolve`] has named them: files and objects,
+/// which are not looked for.
+///
+/// # Errors
+/// [`InputError`] names an address in S3 that is none.
+pub(crate) fn named(names: Vec<(String, u64)>) -> Result<Vec<Source>, InputError> {
+    let mut s3 = None;
+    let source = |(at, (name, size)): (usize, (String, u64))| {
+        let location = match name.strip_prefix("s3://") {
+            Some(url) => Location::Object(s3::object(connected(&mut s3, &name)?, &name, url)?),
+            None => Location::File,
+        };
+        Ok(Source { name, size, at, location })
+    };
+    names.into_iter().enumerate().map(source).collect()
+}
+
+/// The client of S3, made when it is first asked for.
+fn connected<'s>(s3: &'s mut Option<Arc<S3>>, path: &str) -> Result<&'s Arc<S3>, InputError> {
+    match s3 {
+        Some(s3) => Ok(s3),
+        None => {
+            let made = S3::connect().map_err(|error| read_error(path, 0, error))?;
+            Ok(s3.insert(Arc::new(made)))
+        }
+    }
+}
+
+fn find_files(argument: &str) -> Result<Vec<PathBuf>, InputError> {
+    let mut paths = Vec::new();
+    let path = Path::new(argument);
+    if path.exists() {
+        collect(path, &mut paths).map_err(|source| read_error(argument, 0, source))?;
+    } else if argument.contains(['*', '?', '[']) {
+        let glob_error = |source| InputError::Glob { path: argument.to_owned(), source };
+        for found in glob::glob(argument).map_err(glob_error)? {
+            let found = found.map_err(|error| read_error(argument, 0, error.into()))?;
+            collect(&found, &mut paths).map_err(|source| read_error(argument, 0, source))?;
+        }
+    } else {
+        return Err(InputError::NotFound { path: argument.to_owned() });
+    }
+    if paths.is_empty() {
+        return Err(InputError::Empty { path: argument.to_owned() });
+    }
+    paths.sort();
+    Ok(paths)
 }
 
 fn collect(path: &Path, into: &mut Vec<PathBuf>) -> io::Result<()> {
@@ -153,6 +229,8 @@ fn read_error(path: &str, offset: u64, source: io::Error) -> InputError {
 pub(crate) struct Place<'a> {
     /// The source's name.
     pub source: &'a str,
+    /// The source's place among the run's inputs, from 0.
+    pub at: usize,
     /// Line, from 1.
     pub line: u64,
     /// Byte in the decompressed stream, from 0.
@@ -163,10 +241,12 @@ pub(crate) struct Place<'a> {
 pub(crate) struct Record<'a> {
     /// Where it stands.
     pub place: Place<'a>,
-    /// The values of the point that it completes, as [`Shingler::take`] gives them, none if it has too
-    /// few records of its series before it; or why it is refused.
+    /// Its identity.
+    pub key: RecordKey,
+    /// The values of the point that it completes, as [`sawlog_model::Shingler::take`] gives them, none if
+    /// it has too few records of its series before it; or why it is refused.
     pub point: Result<Option<&'a [Value]>, &'a RecordError>,
-    /// Its bytes without the line end, cut off after [`MAX_RECORD_LEN`] + 1.
+    /// Its bytes without the line end, cut off after [`sawlog_model::MAX_RECORD_LEN`] + 1.
     pub bytes: &'a [u8],
 }
 
@@ -182,78 +262,42 @@ pub(crate) struct Record<'a> {
 pub(crate) fn read_source(
     source: &Source,
     spec: &ValidSpec,
-    moved: &dyn Fn(u64),
+    moved: Moved<'_>,
     mut each: impl FnMut(Record<'_>),
 ) -> Result<ValidSpec, InputError> {
-    let name = source.name.as_str();
-    let mut spec = spec.clone();
-    let is_csv = matches!(spec.format(), sawlog_model::spec::Format::Csv { .. });
-    let mut lines = Lines::open(name, moved).map_err(|error| read_error(name, 0, error))?;
-    let mut first = true;
-    let mut shingler = Shingler::new(&spec);
-    loop {
-        let (line, offset) = (lines.line + 1, lines.offset);
-        let len = match lines.next() {
-            Ok(Some(len)) => len,
-            Ok(None) => break,
-            Err(error) => return Err(read_error(name, lines.offset, error)),
-        };
-        let mut bytes = lines.buffer.as_slice();
-        if line == 1 {
-            bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-        }
-        if bytes.trim_ascii().is_empty() && len <= MAX_RECORD_LEN as u64 {
-            continue;
-        }
-        if std::mem::take(&mut first) && is_csv {
-            match spec.with_header(&String::from_utf8_lossy(bytes)) {
-                Ok(with_header) => {
-                    spec = with_header;
-                    continue;
-                }
-                Err(source) if spec.needs_header() => {
-                    return Err(InputError::Header { path: name.to_owned(), source });
-                }
-                Err(_) => {}
-            }
-        }
-        let mut next = read_in_series(&spec, bytes);
-        if len > MAX_RECORD_LEN as u64 {
-            // Only its beginning is there, which is too long already.
-            let len = usize::try_from(len).unwrap_or(usize::MAX);
-            next.values = Err(RecordError::TooLong { len });
-        }
-        let point = shingler.take(&next).map_err(|source| {
-            let path = name.to_owned();
-            InputError::Series { path, line, source }
-        })?;
-        let point = next.values.as_ref().map(|_| point);
-        each(Record { place: Place { source: name, line, offset }, point, bytes });
+    let mut stream = Stream::open(source, &Arc::new(spec.clone()), moved)?;
+    let mut shingler = stream.head.shingler();
+    let mut buffer = Vec::new();
+    while let Some(block) = stream.next(buffer)? {
+        stream.head.read(&block, &mut shingler, &mut each)?;
+        buffer = block.into_buffer();
     }
-    Ok(spec)
+    Ok(Arc::unwrap_or_clone(stream.head.spec))
 }
 
 /// Reads every line of a source in order; blank ones are passed over. Of a line over
-/// [`MAX_RECORD_LEN`] only the beginning is given. `moved` is told the bytes read from disk since the
-/// last call.
+/// [`sawlog_model::MAX_RECORD_LEN`] only the beginning is given. `moved` is told the bytes read from disk
+/// since the last call.
 ///
 /// # Errors
 /// [`InputError`] with the file and how far reading came.
 pub(crate) fn read_lines(
     source: &Source,
-    moved: &dyn Fn(u64),
+    moved: Moved<'_>,
     mut each: impl FnMut(Place<'_>, &[u8]),
 ) -> Result<(), InputError> {
     let name = source.name.as_str();
-    let mut lines = Lines::open(name, moved).map_err(|error| read_error(name, 0, error))?;
+    let mut blocks =
+        Blocks::new(decoded(source, moved).map_err(|error| read_error(name, 0, error))?);
+    let mut buffer = Vec::new();
     loop {
-        let (line, offset) = (lines.line + 1, lines.offset);
-        match lines.next() {
-            Ok(Some(_)) if lines.buffer.trim_ascii().is_empty() => {}
-            Ok(Some(_)) => each(Place { source: name, line, offset }, &lines.buffer),
-            Ok(None) => return Ok(()),
-            Err(error) => return Err(read_error(name, lines.offset, error)),
+        let next = blocks.next(buffer).map_err(|error| read_error(name, blocks.reached(), error));
+        let Some(block) = next? else { return Ok(()) };
+        for line in block.lines().filter(|line| !line.is_blank()) {
+            let (at, offset) = (source.at, line.offset);
+            each(Place { source: name, at, line: line.number, offset }, line.bytes);
         }
+        buffer = block.into_buffer();
     }
 }
 
@@ -266,7 +310,9 @@ pub(crate) fn read_whole(name: &str, limit: u64) -> Result<Vec<u8>, InputError> 
     if name != "-" && !Path::new(name).exists() {
         return Err(InputError::NotFound { path: name.to_owned() });
     }
-    let stream = decoded(name, &|_| {}).map_err(|error| read_error(name, 0, error))?;
+    let location = if name == "-" { Location::Standard } else { Location::File };
+    let source = Source { name: name.to_owned(), size: 0, at: 0, location };
+    let stream = decoded(&source, &|_| {}).map_err(|error| read_error(name, 0, error))?;
     let mut bytes = Vec::new();
     // One more than the limit, to tell a file that is as long from a longer one.
     let read = stream.take(limit.saturating_add(1)).read_to_end(&mut bytes);
@@ -277,94 +323,9 @@ pub(crate) fn read_whole(name: &str, limit: u64) -> Result<Vec<u8>, InputError> 
     Ok(bytes)
 }
 
-/// A stream without its compression. `moved` is told the bytes read from disk since the last call.
-fn decoded<'a>(name: &str, moved: &'a dyn Fn(u64)) -> io::Result<Box<dyn Read + 'a>> {
-    let raw: Box<dyn Read> =
-        if name == "-" { Box::new(io::stdin()) } else { Box::new(File::open(name)?) };
-    let mut raw = BufReader::with_capacity(BUFFER_LEN, Counted { raw, moved });
-    // By the first bytes rather than by the name: what arrives by a pipe has none.
-    let head = raw.fill_buf()?;
-    if head.starts_with(&[0x1f, 0x8b]) {
-        Ok(Box::new(flate2::bufread::MultiGzDecoder::new(raw)))
-    } else if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        Ok(Box::new(zstd::Decoder::with_buffer(raw)?))
-    } else {
-        Ok(Box::new(raw))
-    }
-}
-
-/// The lines of a stream, with bounded memory.
-struct Lines<'a> {
-    input: BufReader<Box<dyn Read + 'a>>,
-    /// The current line without its end.
-    buffer: Vec<u8>,
-    /// Lines read.
-    line: u64,
-    /// Bytes read of the decompressed stream.
-    offset: u64,
-}
-
-impl<'a> Lines<'a> {
-    fn open(name: &str, moved: &'a dyn Fn(u64)) -> io::Result<Self> {
-        let input = BufReader::with_capacity(BUFFER_LEN, decoded(name, moved)?);
-        Ok(Self { input, buffer: Vec::new(), line: 0, offset: 0 })
-    }
-
-    /// Reads the next line and returns its length; only the first [`MAX_RECORD_LEN`] + 1 bytes are
-    /// kept.
-    fn next(&mut self) -> io::Result<Option<u64>> {
-        self.buffer.clear();
-        let mut len = 0_u64;
-        let mut ended = false;
-        while !ended {
-            let available = match self.input.fill_buf() {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                other => other?,
-            };
-            if available.is_empty() {
-                break;
-            }
-            let (part, used) = match memchr::memchr(b'\n', available) {
-                Some(at) => {
-                    ended = true;
-                    (&available[..at], at + 1)
-                }
-                None => (available, available.len()),
-            };
-            let room = (MAX_RECORD_LEN + 1).saturating_sub(self.buffer.len());
-            self.buffer.extend_from_slice(&part[..part.len().min(room)]);
-            len += part.len() as u64;
-            self.offset += used as u64;
-            self.input.consume(used);
-        }
-        if len == 0 && !ended {
-            return Ok(None);
-        }
-        self.line += 1;
-        if self.buffer.last() == Some(&b'\r') && len <= MAX_RECORD_LEN as u64 {
-            self.buffer.pop();
-            len -= 1;
-        }
-        Ok(Some(len))
-    }
-}
-
-/// Tells how many bytes go by.
-struct Counted<'a> {
-    raw: Box<dyn Read>,
-    moved: &'a dyn Fn(u64),
-}
-
-impl Read for Counted<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.raw.read(buffer)?;
-        (self.moved)(count as u64);
-        Ok(count)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::Write;
 
     use super::*;
@@ -376,7 +337,8 @@ mod tests {
 
     fn read_all(path: &Path) -> Result<Vec<Read>, InputError> {
         let spec = ValidSpec::from_toml(SPEC).expect("good");
-        let source = Source { name: path.display().to_string(), size: 0 };
+        let name = path.display().to_string();
+        let source = Source { name, size: 0, at: 0, location: Location::File };
         let mut got = Vec::new();
         read_source(&source, &spec, &|_| {}, |record| {
             let point = record.point.map_err(ToString::to_string);

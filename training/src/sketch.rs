@@ -34,7 +34,7 @@ pub(crate) struct SketchArgs {
     /// The feature specification (TOML): the format of a record and the fields that are features
     #[arg(long, value_name = "SPEC.toml")]
     spec: PathBuf,
-    /// Files, folders, globs, or - for standard input; plain, gzip or zstd
+    /// Files, folders, globs, s3://BUCKET/PREFIX, or - for standard input; plain, gzip or zstd
     #[arg(long, required_unless_present = "input_list", num_args = 1.., value_name = "PATH")]
     input: Vec<String>,
     /// Only print which inputs those are, one a line: bytes, a tab, and the name
@@ -90,7 +90,7 @@ pub(crate) fn run(args: &SketchArgs) -> anyhow::Result<()> {
 /// Prints sources as [`listed`] reads them.
 fn list(sources: &[Source]) -> anyhow::Result<()> {
     let mut out = Output::create(None)?;
-    for Source { name, size } in sources {
+    for Source { name, size, .. } in sources {
         ensure!(name != "-", "standard input can't be listed: workers have another one");
         ensure!(!name.contains('\n'), "input {name:?}: a name of two lines can't be listed");
         writeln!(out, "{size}\t{name}")?;
@@ -102,21 +102,21 @@ fn list(sources: &[Source]) -> anyhow::Result<()> {
 fn listed(path: &Path) -> anyhow::Result<Vec<Source>> {
     let bytes = input::read_whole(&path.to_string_lossy(), MAX_LIST_LEN)?;
     let text = std::str::from_utf8(&bytes).with_context(|| format!("list {}", path.display()))?;
-    let mut sources = Vec::new();
+    let mut names = Vec::new();
     for (at, line) in text.lines().enumerate() {
         let parts = line.split_once('\t').and_then(|(size, name)| Some((size.parse().ok()?, name)));
         let (size, name) = parts.with_context(|| {
             format!("list {}: line {}: not bytes, a tab and a name", path.display(), at + 1)
         })?;
-        sources.push(Source { name: name.to_owned(), size });
+        names.push((name.to_owned(), size));
     }
-    ensure!(!sources.is_empty(), "list {}: it names no input", path.display());
-    sources.sort();
-    let twice = sources.windows(2).find(|pair| pair[0].name == pair[1].name);
+    ensure!(!names.is_empty(), "list {}: it names no input", path.display());
+    names.sort();
+    let twice = names.windows(2).find(|pair| pair[0].0 == pair[1].0);
     if let Some(pair) = twice {
-        bail!("list {}: it has {} twice", path.display(), pair[0].name);
+        bail!("list {}: it has {} twice", path.display(), pair[0].0);
     }
-    Ok(sources)
+    Ok(input::named(names)?)
 }
 
 /// Runs `sawlog merge`.

@@ -1,7 +1,7 @@
 //! What became of the records of a run: how many were read and rejected, and why, and how many made
 //! no point.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{bail, ensure};
 use sawlog_model::RecordError;
@@ -22,7 +22,8 @@ pub(crate) struct Tally {
     pub rejected: u64,
     /// Records with too few of their series before them to make a point.
     pub no_history: u64,
-    first: Vec<String>,
+    /// By their places in the input, whatever the order in which they were met.
+    first: BTreeMap<(usize, u64), String>,
     reasons: HashMap<String, u64>,
 }
 
@@ -30,13 +31,41 @@ impl Tally {
     /// Counts a rejected record.
     pub(crate) fn reject(&mut self, place: Place<'_>, error: &RecordError) {
         self.rejected += 1;
-        if self.first.len() < SHOWN {
-            let Place { source, line, offset } = place;
-            self.first.push(format!("{source}:{line} (byte {offset}): {error}"));
+        let Place { source, at, line, offset } = place;
+        if self.is_among_first((at, line)) {
+            self.show((at, line), format!("{source}:{line} (byte {offset}): {error}"));
         }
-        let reason = error.class();
+        self.count(error.class(), 1);
+    }
+
+    /// Adds what another thread has counted of the same input.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.read += other.read;
+        self.rejected += other.rejected;
+        self.no_history += other.no_history;
+        for (place, reject) in other.first {
+            self.show(place, reject);
+        }
+        for (reason, count) in other.reasons {
+            self.count(reason, count);
+        }
+    }
+
+    fn is_among_first(&self, place: (usize, u64)) -> bool {
+        let last = self.first.last_key_value();
+        self.first.len() < SHOWN || last.is_some_and(|(last, _)| place < *last)
+    }
+
+    fn show(&mut self, place: (usize, u64), reject: String) {
+        self.first.insert(place, reject);
+        if self.first.len() > SHOWN {
+            self.first.pop_last();
+        }
+    }
+
+    fn count(&mut self, reason: String, count: u64) {
         if self.reasons.len() < MAX_REASONS || self.reasons.contains_key(&reason) {
-            *self.reasons.entry(reason).or_default() += 1;
+            *self.reasons.entry(reason).or_default() += count;
         }
     }
 
@@ -61,7 +90,8 @@ impl Tally {
             let reasons = if self.first.is_empty() {
                 String::new()
             } else {
-                let (commonest, first) = (self.commonest(), self.first_rejects());
+                let commonest = self.commonest();
+                let first: Vec<&str> = self.first_rejects().collect();
                 format!(
                     ". Commonest reasons:\n  {}\nFirst:\n  {}",
                     commonest.join("\n  "),
@@ -100,8 +130,8 @@ impl Tally {
     }
 
     /// The first few rejects, each with place and reason.
-    pub(crate) fn first_rejects(&self) -> &[String] {
-        &self.first
+    pub(crate) fn first_rejects(&self) -> impl Iterator<Item = &str> {
+        self.first.values().map(String::as_str)
     }
 
     /// The commonest reasons, one line each: count and reason.

@@ -1,8 +1,8 @@
 //! `sawlog train`: historical logs to a model.
 //!
-//! One pass over the input. Each record is read by the specification and offered to the keyed
-//! sketches: nine in ten to the trees' samples, one in ten to the held-out sample. What the sketches
-//! keep is all that stays in memory. Transforms are learned from the sampled records, trees built
+//! One pass over the input, on all cores. Each record is read by the specification and offered to the keyed
+//! sketches, which are the same in whatever order they are filled: nine in ten to the trees' samples, one
+//! in ten to the held-out sample. What the sketches keep is all that stays in memory. Transforms are learned from the sampled records, trees built
 //! from them, and the threshold set by the held-out ones. With a shingle, what is sampled is a record
 //! with those of its series before it.
 //!
@@ -11,7 +11,9 @@
 
 use std::collections::HashMap;
 use std::io::Write;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, bail, ensure};
 use ndarray::{Array1, Array2};
@@ -19,11 +21,11 @@ use sawlog_model::sketch::DEFAULT_SAMPLES;
 use sawlog_model::spec::{Encoding, Transform};
 use sawlog_model::{
     Calibration, Features, Forest, LeafRule, Model, Params, RecordKey, Sampling, Shingle,
-    ThresholdRule, TrainingSketch, ValidParams, ValidSpec, Value,
+    ThresholdRule, TrainingSieve, TrainingSketch, ValidParams, ValidSpec, Value,
 };
 
 use crate::describe;
-use crate::input::{self, Source};
+use crate::input::{self, Source, Taker};
 use crate::output::{Output, refuse_overlap};
 use crate::progress::Progress;
 use crate::sketch;
@@ -50,7 +52,7 @@ pub(crate) struct Args {
     /// The feature specification (TOML): the format of a record and the fields that are features
     #[arg(long, required_unless_present = "from_sketch", value_name = "SPEC.toml")]
     spec: Option<PathBuf>,
-    /// Files, folders, globs, or - for standard input; plain, gzip or zstd
+    /// Files, folders, globs, s3://BUCKET/PREFIX, or - for standard input; plain, gzip or zstd
     #[arg(long, required_unless_present = "from_sketch", num_args = 1.., value_name = "PATH")]
     input: Vec<String>,
     /// Build from a sketch, as `sawlog sketch` and `sawlog merge` write it, in place of logs: the model
@@ -110,6 +112,9 @@ pub(crate) struct SamplingArgs {
     /// specification's; without one a file is one series]
     #[arg(long, value_name = "FIELD")]
     shingle_key: Option<String>,
+    /// Threads that read; how many makes no difference to the result [default: one a core]
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZero<usize>>,
 }
 
 /// Whose rules to follow.
@@ -129,14 +134,14 @@ impl Args {
     /// The defaults for one input.
     pub(crate) fn new(spec: &str, input: &str, output: &str, threshold: ThresholdRule) -> Self {
         let Params { trees, seed, .. } = Params::default();
-        let (samples, shingle, shingle_key) = (None, None, None);
+        let (samples, shingle, shingle_key, threads) = (None, None, None, None);
         Self {
             spec: Some(spec.into()),
             input: vec![input.to_owned()],
             from_sketch: None,
             base: None,
             output: output.into(),
-            sampling: SamplingArgs { trees, samples, seed, shingle, shingle_key },
+            sampling: SamplingArgs { trees, samples, seed, shingle, shingle_key, threads },
             threshold: Some(Threshold::Rule(threshold)),
             records_per_hour: None,
             compat: None,
@@ -268,18 +273,62 @@ impl Input {
         let mut gathered = Gathered::new(spec.clone(), sampling, compat)?;
         let total = sources.iter().map(|source| source.size).sum();
         let progress = Progress::over_bytes("reading", total);
-        for source in &sources {
-            let read = input::read_source(source, &spec, &|bytes| progress.add(bytes), |record| {
-                gathered.take(record);
-            })?;
-            if spec.needs_header() {
-                spec = read;
+        let moved = |bytes| progress.add(bytes);
+        if compat.is_some() {
+            // Chunks are of the records in their order.
+            for source in &sources {
+                let read =
+                    input::read_source(source, &spec, &moved, |record| gathered.take(record))?;
+                if spec.needs_header() {
+                    spec = read;
+                }
             }
-            gathered.inputs.push(source.name.clone());
+        } else {
+            spec = gathered.take_all(&sources, spec, &moved, threads(sampling.threads))?;
         }
+        gathered.inputs.extend(sources.into_iter().map(|source| source.name));
         progress.finish();
         gathered.finish(spec);
         Ok(gathered)
+    }
+}
+
+/// As many threads as the user asks for, or one a core.
+fn threads(asked: Option<NonZero<usize>>) -> usize {
+    asked.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZero::get)
+}
+
+/// Values that one thread keeps for the sketch at most before it adds them to it.
+const MAX_PASSED: usize = 1 << 16;
+
+/// One of the threads that fill a sketch. It looks through what it reads by itself, and waits for the others
+/// only with what the sketch may want: soon that is one record in hundreds.
+struct Filler<'a> {
+    sketch: &'a Mutex<&'a mut TrainingSketch>,
+    sieve: TrainingSieve,
+    passed: Vec<Row>,
+    tally: Tally,
+}
+
+impl Taker for Filler<'_> {
+    fn take(&mut self, record: input::Record<'_>) {
+        self.tally.read += 1;
+        let point = match record.point {
+            Ok(Some(point)) => point,
+            Ok(None) => return self.tally.no_history += 1,
+            Err(error) => return self.tally.reject(record.place, error),
+        };
+        if self.sieve.passes(record.key) {
+            self.passed.push((record.key, point.to_vec()));
+            if self.passed.len() * point.len() >= MAX_PASSED {
+                self.pause();
+            }
+        }
+    }
+
+    fn pause(&mut self) {
+        let mut sketch = self.sketch.lock().unwrap_or_else(PoisonError::into_inner);
+        sketch.take_sieved(&mut self.sieve, self.passed.drain(..));
     }
 }
 
@@ -322,6 +371,31 @@ impl Gathered {
         })
     }
 
+    /// Takes all records of the sources, on so many threads. Returns the specification, with the columns
+    /// that the first header gave.
+    fn take_all(
+        &mut self,
+        sources: &[Source],
+        spec: ValidSpec,
+        moved: input::Moved<'_>,
+        threads: usize,
+    ) -> Result<ValidSpec, input::InputError> {
+        let sieve = self.sketch.sieve();
+        let sketch = Mutex::new(&mut self.sketch);
+        let filler = || Filler {
+            sketch: &sketch,
+            sieve: sieve.clone(),
+            passed: Vec::new(),
+            tally: Tally::default(),
+        };
+        let fillers = (0..threads).map(|_| filler()).collect();
+        let (spec, fillers) = input::read_all(sources, spec, moved, fillers)?;
+        for filler in fillers {
+            self.tally.add(filler.tally);
+        }
+        Ok(spec)
+    }
+
     /// What was read elsewhere.
     fn of_sketch(sketch: TrainingSketch) -> Self {
         let mut tally = Tally::default();
@@ -332,6 +406,7 @@ impl Gathered {
         Self { sketch, tally, compat: None, inputs, in_order, trees, capacity: 0 }
     }
 
+    /// Takes the next record in the order of the input, as `--compat sagemaker` wants it.
     fn take(&mut self, record: input::Record<'_>) {
         self.tally.read += 1;
         let point = match record.point {
@@ -339,15 +414,9 @@ impl Gathered {
             Ok(None) => return self.tally.no_history += 1,
             Err(error) => return self.tally.reject(record.place, error),
         };
-        let key = RecordKey::new(record.place.source, record.place.offset);
-        match self.compat {
-            None => self.sketch.take(key, point),
-            Some(Compat::Sagemaker) => {
-                self.sketch.sampled_from += 1;
-                self.sketch.held_out.offer(key, || point.to_vec());
-                self.take_in_order(key, point);
-            }
-        }
+        self.sketch.sampled_from += 1;
+        self.sketch.held_out.offer(record.key, || point.to_vec());
+        self.take_in_order(record.key, point);
     }
 
     fn take_in_order(&mut self, key: RecordKey, point: &[Value]) {
