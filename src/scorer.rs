@@ -73,8 +73,11 @@ pub fn score_batch(
     points: ArrayView2<'_, f32>,
 ) -> Result<Array1<f32>, DimensionError> {
     let mut scores = Array1::zeros(points.nrows());
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let threads = cores.min(points.nrows() / POINTS_A_THREAD).max(1);
+    let threads = match points.nrows() / POINTS_A_THREAD {
+        0 | 1 => 1,
+        // How many cores there are is read from files, which takes longer than a small batch.
+        most => std::thread::available_parallelism().map_or(1, NonZero::get).min(most),
+    };
     let share = points.nrows().div_ceil(threads).max(1);
     let points = points.axis_chunks_iter(Axis(0), share);
     let mut parts = points.zip(scores.axis_chunks_iter_mut(Axis(0), share));

@@ -1,16 +1,16 @@
 //! `sawlog bench-endpoint`: what a batch takes in process, and what it takes through an endpoint.
 //!
 //! Both are given the same rows and give the same kind of answer, an f32 a row. In process that is one
-//! call of what the Lambda scores a batch by, on as many cores as there are; through the endpoint it is all that the Lambda's own client does, with
-//! its chunks and its calls at the same time. The two take turns, so that whatever else the machine does
-//! slows down both.
+//! call of what the Lambda scores a batch by, on as many cores as there are; through the endpoint it is
+//! all that the Lambda's own client does, with its chunks and its calls at the same time. The two take
+//! turns, a few batches each, so that whatever else the machine does slows down both.
 
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::{Array1, Array2, ArrayView2, Axis};
 use sawlog_lambda::config::{EndpointConfig, RowFormat};
 use sawlog_lambda::content::RowKind;
 use sawlog_lambda::deadline::Until;
@@ -26,8 +26,8 @@ mod cost;
 
 use cost::{Costs, Prices};
 
-/// Rounds before the first that counts: connections are made, caches filled.
-const WARM_UP_ROUNDS: usize = 3;
+/// Batches in a row of either, as a function does that scores one way; then it is the other's turn.
+const BLOCK: usize = 5;
 /// Longest that a batch may take.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest batch: what a Lambda is given at once.
@@ -154,20 +154,29 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     };
     for &batch in &args.batches {
         let (mut in_process, mut through) = (Vec::new(), Vec::new());
-        for round in 0..WARM_UP_ROUNDS + usize::from(args.rounds) {
-            let points = rows.points.view().split_at(Axis(0), batch).0;
-            let started = Instant::now();
-            let local = scorer::score_batch(model.forest(), points)?;
-            let took_local = started.elapsed();
-            let sent = rows.sent.view().split_at(Axis(0), batch).0;
-            let started = Instant::now();
-            let scores = runtime.block_on(ask(&endpoint, sent, round))?;
-            let took_endpoint = started.elapsed();
+        let points = rows.points.view().split_at(Axis(0), batch).0;
+        let sent = rows.sent.view().split_at(Axis(0), batch).0;
+        for block in 0..=usize::from(args.rounds).div_ceil(BLOCK) {
+            let mut local = Array1::zeros(0);
+            let mut scores = Vec::new();
+            let mut times = (Vec::new(), Vec::new());
+            for _ in 0..BLOCK {
+                let started = Instant::now();
+                local = scorer::score_batch(model.forest(), points)?;
+                times.0.push(started.elapsed());
+            }
+            for _ in 0..BLOCK {
+                let started = Instant::now();
+                scores = runtime.block_on(ask(&endpoint, sent, block))?;
+                times.1.push(started.elapsed());
+            }
             report.scores_equal &=
                 scores.iter().zip(&local).all(|(a, b)| a.to_bits() == b.to_bits());
-            if round >= WARM_UP_ROUNDS {
-                in_process.push(took_local);
-                through.push(took_endpoint);
+            // Of the first, connections are made and caches filled.
+            if block > 0 {
+                let left = usize::from(args.rounds) - in_process.len();
+                in_process.extend(times.0.into_iter().take(left));
+                through.extend(times.1.into_iter().take(left));
             }
         }
         let (in_process, endpoint) = (Times::of(in_process, batch), Times::of(through, batch));
@@ -189,9 +198,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 async fn ask(
     endpoint: &Endpoint,
     rows: ArrayView2<'_, f32>,
-    round: usize,
+    block: usize,
 ) -> anyhow::Result<Vec<f32>> {
-    let name = format!("bench-{}-{round}", rows.nrows());
+    let name = format!("bench-{}-{block}", rows.nrows());
     let until = Until::FOREVER.within(BATCH_TIMEOUT);
     let scores = endpoint.scores(rows, &name, until).await;
     scores.into_iter().collect::<Result<_, _>>().context("the endpoint gave no score")
@@ -250,7 +259,7 @@ fn numbers(values: &[Value]) -> Option<Vec<f32>> {
 
 fn print(out: &mut impl Write, report: &Report<'_>, prices: &Prices) -> anyhow::Result<()> {
     let Report { endpoint, rounds, scores_equal, measured } = report;
-    writeln!(out, "{rounds} rounds in turns; endpoint {endpoint}")?;
+    writeln!(out, "{rounds} rounds, {BLOCK} in a row; endpoint {endpoint}")?;
     let equal = if *scores_equal { "equal to the model's own" } else { "not the model's own" };
     writeln!(out, "scores     {equal}, bit for bit\n")?;
     writeln!(
