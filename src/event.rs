@@ -9,6 +9,7 @@
 //! message with a whole event in it), each is a [`Record`] here. All of them are filed under the
 //! source's own record ([`Event::group`]), since that is what the answer names.
 
+mod connect;
 mod direct;
 mod kafka;
 mod kinesis;
@@ -72,6 +73,8 @@ pub enum Source {
     Msk,
     /// Any other Kafka, `SelfManagedKafka`.
     SelfManagedKafka,
+    /// A sink connector of Kafka Connect, which invokes the function itself.
+    KafkaConnect,
     /// Amazon Kinesis, `aws:kinesis`.
     Kinesis,
     /// Notifications of Amazon S3, `aws:s3`.
@@ -88,11 +91,12 @@ impl Source {
         all.into_iter().find(|source| source.name() == name)
     }
 
-    /// As `eventSource` names it.
+    /// As `eventSource` names it, if the event has one.
     pub fn name(self) -> &'static str {
         match self {
             Self::Msk => "aws:kafka",
             Self::SelfManagedKafka => "SelfManagedKafka",
+            Self::KafkaConnect => "kafka-connect",
             Self::Kinesis => "aws:kinesis",
             Self::S3 => "aws:s3",
             Self::Sqs => "aws:sqs",
@@ -162,6 +166,9 @@ impl<'a> Invocation<'a> {
     /// are not where they must be. What is wrong with a single record is not among them: see
     /// [`Event::payload`].
     pub fn read(event: &'a RawValue) -> Result<Self, EventError> {
+        if let Some(event) = connect::decode(event) {
+            return event.map(Self::Event);
+        }
         let envelope = Envelope::read(event)?;
         let event = match envelope.source() {
             Some(source @ (Source::Msk | Source::SelfManagedKafka)) => {
@@ -170,7 +177,7 @@ impl<'a> Invocation<'a> {
             Some(Source::Kinesis) => kinesis::decode(&envelope),
             Some(Source::S3) => s3::decode(&envelope),
             Some(Source::Sqs) => sqs::decode(&envelope),
-            None | Some(Source::Direct) => match envelope.request() {
+            None | Some(Source::Direct | Source::KafkaConnect) => match envelope.request() {
                 Some(request) => return Ok(Self::Request(request?)),
                 None => Err(EventError::Unsupported { got: envelope.describe() }),
             },
@@ -426,7 +433,7 @@ fn quoted(text: &str) -> String {
 pub enum EventError {
     /// From a source that is not supported.
     #[error(
-        "got {got}; supported are events of Kafka, Kinesis, S3 and SQS (eventSource aws:kafka, \
+        "got {got}; supported are Kafka, Kafka Connect, Kinesis, S3 and SQS (eventSource aws:kafka, \
          SelfManagedKafka, aws:kinesis, aws:s3, aws:sqs), and requests with `instances` or `records`"
     )]
     Unsupported {

@@ -14,6 +14,7 @@
 //!   - Kinesis `{"batchItemFailures":[{"itemIdentifier":"4959033…"}]}`, by sequence number. The lowest
 //!     is the checkpoint, and everything after it comes again; every one that failed is named.
 //!   - SQS in the same form, by message id.
+//! - A connector of Kafka Connect takes every answer for success: one failed record fails the invocation.
 //! - S3's notifications are not answered: one object that isn't done fails the invocation, and Lambda
 //!   tries it again.
 //! - Who invokes directly is answered with scores or verdicts.
@@ -106,7 +107,7 @@ impl Serialize for Item {
 }
 
 /// The answer, or `None` where only a failed invocation makes what failed come again: without
-/// `partial_batch`, from S3, or if something failed that the answer has no name for. `unread` are the
+/// `partial_batch`, from S3 or Kafka Connect, or if something failed that the answer has no name for. `unread` are the
 /// indexes of the notices whose objects are not done.
 pub fn answer(
     event: &Event<'_>,
@@ -264,5 +265,16 @@ mod tests {
         assert!(answer(&event, &[], &[0], true).is_none());
         let done = answer(&event, &[], &[], false).expect("done");
         assert_eq!(serde_json::to_string(&done).expect("json"), "{}");
+    }
+    #[test]
+    fn kafka_connect_is_told_by_failing_alone() {
+        let json = r#"[{"payload":{"topic":"t","partition":0,"offset":1,"value":"a"}}]"#;
+        let raw = RawValue::from_string(json.to_owned()).expect("json");
+        let event = Event::decode(&raw).expect("event");
+        let failed = Outcome::Failed { reason: SinkError::OutOfTime.into() };
+        for partial_batch in [false, true] {
+            assert!(answer(&event, std::slice::from_ref(&failed), &[], partial_batch).is_none());
+            assert!(answer(&event, &[Outcome::Stored], &[], partial_batch).is_some());
+        }
     }
 }

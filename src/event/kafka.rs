@@ -86,17 +86,17 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Partitions<T> {
 
 /// What is read of a record; fields of any type.
 #[derive(Deserialize)]
-struct Fields<'a> {
+pub(super) struct Fields<'a> {
     #[serde(borrow)]
-    topic: Option<&'a RawValue>,
+    pub(super) topic: Option<&'a RawValue>,
     #[serde(borrow)]
-    partition: Option<&'a RawValue>,
+    pub(super) partition: Option<&'a RawValue>,
     #[serde(borrow)]
-    offset: Option<&'a RawValue>,
+    pub(super) offset: Option<&'a RawValue>,
     #[serde(borrow)]
-    timestamp: Option<&'a RawValue>,
+    pub(super) timestamp: Option<&'a RawValue>,
     #[serde(borrow)]
-    value: Option<&'a RawValue>,
+    pub(super) value: Option<&'a RawValue>,
 }
 
 struct Decoder<'a> {
@@ -105,7 +105,7 @@ struct Decoder<'a> {
 }
 
 /// A topic's partition.
-type Place = (Arc<str>, i32);
+pub(super) type Place = (Arc<str>, i32);
 
 impl<'a> Decoder<'a> {
     fn no_list(&mut self, key: String, text: &'a str) {
@@ -210,7 +210,10 @@ impl<'a> Decoder<'a> {
 
 /// Topic and partition of a record, which the key of its list stands in for where they are absent
 /// and must not contradict.
-fn place_of(fields: &Fields<'_>, filed_under: Option<&Place>) -> Result<Place, DecodeFault> {
+pub(super) fn place_of(
+    fields: &Fields<'_>,
+    filed_under: Option<&Place>,
+) -> Result<Place, DecodeFault> {
     let topic = match (fields.topic, filed_under) {
         // As a rule it is the one that the list is filed under, and there is nothing to allocate.
         (Some(own), Some((known, _))) if is_text(own, known) => Some(Arc::clone(known)),
@@ -258,7 +261,7 @@ fn is_topic(name: &str) -> bool {
 }
 
 /// An integer of 0 or more; Kafka's -1 for "none" is none.
-fn count(raw: &RawValue) -> Option<i64> {
+pub(super) fn count(raw: &RawValue) -> Option<i64> {
     raw.get().parse().ok().filter(|&count| count >= 0)
 }
 

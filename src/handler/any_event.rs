@@ -76,6 +76,7 @@ fn name() -> impl Strategy<Value = String> {
         "id",
         "model",
         "body",
+        "payload",
         "origin",
         "payload_base64",
         "kinesis",

@@ -8,7 +8,7 @@ use crate::batch::assert_same_ids;
 use crate::function::{Function, Variables, model, repository};
 
 /// File, identities stored, identities dead-lettered.
-const SCORED: [(&str, &[&str], &[&str]); 9] = [
+const SCORED: [(&str, &[&str], &[&str]); 10] = [
     (
         "msk.json",
         &[
@@ -50,6 +50,12 @@ const SCORED: [(&str, &[&str], &[&str]); 9] = [
         &[],
     ),
     ("self_managed_empty.json", &[], &[]),
+    // A line, an object, a tombstone, another line, half a line.
+    (
+        "kafka_connect.json",
+        &["kafka/requests/0/15", "kafka/requests/0/16", "kafka/requests/1/8"],
+        &["kafka/requests/1/7", "kafka/requests/1/9"],
+    ),
     (
         "kinesis.json",
         &[

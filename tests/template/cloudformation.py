@@ -147,6 +147,9 @@ NOT_HELD_TO = {
     "cloudwatch_alarm_action_check": "alarms act where AlarmTopicArn names a topic; without one they are looked at",
     "cloudwatch_log_group_encrypted_check": "logs are encrypted with CloudWatch's own key, and hold no field of a record",
     "cloudwatch_log_group_retention_period_check": "how long logs are kept is a parameter, LogRetentionDays",
+    "ecs_task_definition_memory_hard_limit_check": "one container after the other has all of the task's memory",
+    "ecs_task_definition_nonroot_user_check": "a volume that Fargate makes is root's; the image has no shell, its file system "
+    "is read-only, and the task has no rights of the host's",
     "lambda_inside_vpc_check": "the function calls AWS alone, by TLS; the mapping reaches the cluster, by interfaces of its own",
     "s3_bucket_default_encryption_kms_check": "buckets are encrypted with S3's own key: no key to manage and pay for each call",
     "s3_bucket_logging_enabled_check": "who reads the buckets is CloudTrail's to say, for the account as a whole",

@@ -42,6 +42,14 @@ OWN_ENDPOINT = ENDPOINT | {
     "EndpointImageUri": "123456789012.dkr.ecr.eu-central-1.amazonaws.com/shop/sawlog:1.0",
     "EndpointInstanceType": "ml.c5.large",
 }
+RETRAIN = {
+    "ModelFolder": "web",
+    "ModelMaxAgeSeconds": "172800",
+    "RetrainImageUri": "123456789012.dkr.ecr.eu-central-1.amazonaws.com/shop/sawlog-train:1.0",
+    "RetrainLogs": "s3://landed-logs/requests/",
+    "RetrainSubnetIds": "subnet-0123456789abcdef0,subnet-0123456789abcdef1",
+    "RetrainSecurityGroupId": "sg-0123456789abcdef0",
+}
 FEATURES = {"FeaturesKey": "spec.toml", "EndpointRows": "values", "EndpointThreshold": "1.5"}
 SETTINGS = {
     "ModelRefreshSeconds": "0",
@@ -81,6 +89,7 @@ SOURCES = {
     "self-managed, in a vpc": SELF_MANAGED | VPC,
     "kinesis": KINESIS,
     "s3": S3,
+    "connect": {"Source": "connect"},
 }
 # Those with a choice of their own.
 BY_KAFKA = [name for name in SOURCES if name.startswith(("msk", "self"))]
@@ -112,6 +121,9 @@ DEPLOYMENTS = (
         "self-managed, confluent schemas": SELF_MANAGED | PROVISIONED | CONFLUENT_SCHEMAS,
         "self-managed, filtered": SELF_MANAGED | ERRORS_ONLY,
         "several models, every setting": MODELS | SETTINGS,
+        "models in a folder": {"ModelFolder": "models/web"},
+        "a model every night": RETRAIN,
+        "s3, a model every night, on x86_64": S3 | RETRAIN | {"Architecture": "x86_64", "RetrainPublicIp": "ENABLED"},
         "an endpoint": ENDPOINT,
         "an endpoint, every setting": ENDPOINT | FEATURES | ENDPOINT_SETTINGS,
         "an endpoint, captures": ENDPOINT | CAPTURES,
@@ -141,6 +153,12 @@ REFUSED = {
     "SchemaRegistryUri needs ProvisionedPollers": MSK | GLUE_SCHEMAS,
     "SchemaRegistrySecretArn needs SchemaRegistryUri": SELF_MANAGED | CONFLUENT_SCHEMAS | {"SchemaRegistryUri": ""},
     "KafkaRootCaSecretArn needs Source self-managed": MSK | MTLS,
+    "ModelsByTopic and ModelFolder contradict each other": MODELS | {"ModelFolder": "web"},
+    "RetrainImageUri needs RetrainLogs": RETRAIN | {"RetrainLogs": ""},
+    "RetrainImageUri needs ModelFolder": RETRAIN | {"ModelFolder": ""},
+    "RetrainImageUri needs RetrainSubnetIds": RETRAIN | {"RetrainSubnetIds": ""},
+    "RetrainImageUri needs RetrainSecurityGroupId": RETRAIN | {"RetrainSecurityGroupId": ""},
+    "RetrainImageUri needs ModelMaxAgeSeconds": RETRAIN | {"ModelMaxAgeSeconds": ""},
     "SilenceAlarmMinutes needs a Source": {"SilenceAlarmMinutes": "15"},
     "EndpointImageUri needs EndpointName": OWN_ENDPOINT | {"EndpointName": ""},
     "FeaturesKey needs EndpointName": FEATURES,

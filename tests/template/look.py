@@ -69,6 +69,9 @@ def look(deployment, given):
     for name, value in said.items():
         if value is not None and str(variables.get(name)) != value:
             yield f"function: expected {name} {value}, got {variables.get(name)}"
+    place = {"Fn::Sub": f"s3://${{ModelBucket}}/{given.get('ModelFolder')}/current.json"}
+    if "ModelFolder" in given and variables["MODEL_URI"] != place:
+        yield f"function: expected MODEL_URI {place}, got {variables['MODEL_URI']}"
     reserved = function.get("ReservedConcurrentExecutions")
     if reserved != given.get("ReservedConcurrency"):
         yield f"function: expected {given.get('ReservedConcurrency')} reserved, got {reserved}"
@@ -142,6 +145,8 @@ def look(deployment, given):
     yield from look_at_queues(deployment, given)
     if "EndpointImageUri" in given:
         yield from look_at_the_endpoint(deployment, given)
+    if "RetrainImageUri" in given:
+        yield from look_at_the_training(deployment, given)
 
 
 def refuses_plain_http(policy, action):
@@ -326,3 +331,36 @@ def look_at_the_endpoint(deployment, given):
         yield f"EndpointModel: expected the function's kind of rows, got {container['Environment']}"
     if model.get("EnableNetworkIsolation") is not True:
         yield "EndpointModel: the container has a network"
+
+
+def look_at_the_training(deployment, given):
+    """A task of two containers: what the first has made, the second publishes where the function looks."""
+    (task,) = deployment.of_type("AWS::ECS::TaskDefinition").values()
+    train, publish = task["ContainerDefinitions"]
+    commands = {
+        "train": ["train", "--spec", "/spec.toml", "--input", given["RetrainLogs"], "--output", "/work/model.sawlog"],
+        "publish": ["publish", "/work/model.sawlog", "--to", {"Fn::Sub": "s3://${ModelBucket}/" + given["ModelFolder"]}],
+    }
+    for container in (train, publish):
+        name = container["Name"]
+        if container["Command"] != commands[name] or container["Image"] != given["RetrainImageUri"]:
+            yield f"RetrainTask: expected {name} to run {commands[name]}, got {container['Command']}"
+        if container["ReadonlyRootFilesystem"] is not True:
+            yield f"RetrainTask: {name} may write to its image"
+    # A model that was not made to its end is none, and the task ends with its second container.
+    if publish.get("DependsOn") != [{"ContainerName": "train", "Condition": "SUCCESS"}]:
+        yield f"RetrainTask: what is published when training failed? {publish.get('DependsOn')}"
+    if train["Essential"] is not False or publish["Essential"] is not True:
+        yield "RetrainTask: it ends with the first container"
+    processor = {"x86_64": "X86_64"}.get(given.get("Architecture"), "ARM64")
+    if task["RuntimePlatform"]["CpuArchitecture"] != processor:
+        yield f"RetrainTask: expected {processor}, got {task['RuntimePlatform']}"
+    (schedule,) = deployment.of_type("AWS::Scheduler::Schedule").values()
+    network = schedule["Target"]["EcsParameters"]["NetworkConfiguration"]["AwsvpcConfiguration"]
+    wanted = {
+        "Subnets": given["RetrainSubnetIds"].split(","),
+        "SecurityGroups": [given["RetrainSecurityGroupId"]],
+        "AssignPublicIp": given.get("RetrainPublicIp", "DISABLED"),
+    }
+    if network != wanted:
+        yield f"RetrainEveryNight: expected the network {wanted}, got {network}"

@@ -4,7 +4,7 @@ A mistake is made in a copy of the template, a deployment is chosen in which it 
 run. Which of them cry out is written into docs/deploy.md; one that none catches fails the run.
 """
 
-from template.deployments import ENDPOINT, KINESIS, LIMITED, MSK, OWN_ENDPOINT, PROVISIONED, REDRIVE, S3, SCRAM, SELF_MANAGED
+from template.deployments import ENDPOINT, KINESIS, LIMITED, MSK, OWN_ENDPOINT, PROVISIONED, REDRIVE, RETRAIN, S3, SCRAM, SELF_MANAGED
 from template.deployments import SHARED, VPC
 
 
@@ -113,6 +113,12 @@ MISTAKES = [
     ("a log that is kept for ever", {}, lambda t: drop(t, "LogGroup", "RetentionInDays")),
     ("an endpoint's container with a network", OWN_ENDPOINT,
      lambda t: put(t, "EndpointModel", EnableNetworkIsolation=False)),
+    ("a model is published although training failed", RETRAIN,
+     lambda t: properties(t, "RetrainTask")["ContainerDefinitions"][1].pop("DependsOn")),
+    ("training may write all of the model bucket", RETRAIN,
+     lambda t: statement(t, "PublishModels", "RetrainPolicy").update(Resource={"Fn::Sub": "${ModelBucket.Arn}/*"})),
+    ("the schedule may hand any role to the task", RETRAIN,
+     lambda t: statement(t, "HandRolesToTheTask", "RetrainSchedulePolicy").update(Resource="*")),
     ("an alarm on a metric that nobody writes", {}, lambda t: put(t, "ModelRefused", MetricName="ModelRefused")),
     ("an alarm that sees one dimension of two", {},
      lambda t: properties(t, "AlertsNotSent")["Dimensions"].pop()),

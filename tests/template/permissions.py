@@ -95,12 +95,36 @@ OF_THE_ENDPOINT = {
     "WriteEndpointMetrics": (["cloudwatch:PutMetricData"], None),
 }
 
+# Of the task that trains and publishes, of who starts it, and of who says when.
+OF_TRAINING = {
+    "ReadTrainingLogs": (["s3:GetObject"], ":s3:::landed-logs/requests/*"),
+    "ListTrainingLogs": (["s3:ListBucket"], ":s3:::landed-logs"),
+    "PublishModels": (["s3:GetObject", "s3:PutObject"], "${ModelBucket.Arn}/web/*"),
+    "ListModels": (["s3:ListBucket"], "ModelBucket"),
+}
+OF_STARTING = {
+    "PullTrainingImage": (
+        ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
+        ":ecr:eu-central-1:123456789012:repository/shop/sawlog-train",
+    ),
+    "LogInToRegistry": (["ecr:GetAuthorizationToken"], None),
+    "WriteTrainingLog": (["logs:CreateLogStream", "logs:PutLogEvents"], "RetrainLogGroup"),
+}
+OF_THE_SCHEDULE = {
+    "RunTraining": (["ecs:RunTask"], "RetrainTask"),
+    "HandRolesToTheTask": (["iam:PassRole"], ["RetrainRole", "RetrainStartRole"]),
+}
+
 
 def roles(given):
     """The roles of a deployment: the policy of each, by its name in the template, and its statements."""
     policies = {"FunctionPolicy": ("FunctionRole", of_the_function(given))}
     if given.get("EndpointImageUri"):
         policies["EndpointPolicy"] = ("EndpointRole", OF_THE_ENDPOINT)
+    if given.get("RetrainImageUri"):
+        policies["RetrainPolicy"] = ("RetrainRole", OF_TRAINING)
+        policies["RetrainStartPolicy"] = ("RetrainStartRole", OF_STARTING)
+        policies["RetrainSchedulePolicy"] = ("RetrainScheduleRole", OF_THE_SCHEDULE)
     return policies
 
 
@@ -134,4 +158,6 @@ def of_the_function(given):
             statements |= part
     if "ModelsByTopic" in given:
         statements["ReadModel"] = (["s3:GetObject"], "${ModelBucket}/*")
+    if "ModelFolder" in given:
+        statements["ReadModel"] = (["s3:GetObject"], f"${{ModelBucket}}/{given['ModelFolder']}/*")
     return statements

@@ -34,6 +34,7 @@ SOURCES = {
     "self-managed": ("SelfManagedKafka", "OffsetLag"),
     "kinesis": ("aws:kinesis", "IteratorAge"),
     "s3": ("aws:s3", "AsyncEventAge"),
+    "connect": ("kafka-connect", "AsyncEventAge"),
     "none": ("direct", "AsyncEventAge"),
 }
 
