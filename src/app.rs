@@ -257,18 +257,21 @@ async fn fetch_features(store: &ModelStore) -> Result<Features, StartError> {
 
 /// The clients' settings and the clients that several have, each made when it is first asked for.
 #[derive(Debug)]
-pub(crate) struct Aws {
+pub struct Aws {
     config: OnceCell<SdkConfig>,
     s3: OnceCell<aws_sdk_s3::Client>,
     s3_path_style: bool,
 }
 
 impl Aws {
-    fn new(s3_path_style: bool) -> Self {
+    /// Clients by the process's environment, as a function with this configuration has them. With
+    /// `s3_path_style` the bucket is put in S3's path: see [`Config::s3_path_style`].
+    pub fn new(s3_path_style: bool) -> Self {
         Self { config: OnceCell::new(), s3: OnceCell::new(), s3_path_style }
     }
 
-    async fn config(&self) -> &SdkConfig {
+    /// What all clients share: region, credentials, endpoints, time-outs and retries.
+    pub async fn config(&self) -> &SdkConfig {
         self.config.get_or_init(load_aws).await
     }
 
@@ -280,7 +283,7 @@ impl Aws {
     }
 
     /// The client of S3.
-    pub(crate) async fn s3(&self) -> &aws_sdk_s3::Client {
+    pub async fn s3(&self) -> &aws_sdk_s3::Client {
         self.s3
             .get_or_init(|| async {
                 let s3 = aws_sdk_s3::config::Builder::from(self.config().await);

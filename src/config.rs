@@ -328,9 +328,14 @@ impl Config {
                 default.deadline_reserve_ms,
                 &get,
             )?,
-            s3_path_style: is_set("AWS_ENDPOINT_URL_S3") || is_set("AWS_ENDPOINT_URL"),
+            s3_path_style: is_s3_path_style(is_set),
             ..default
         })
+    }
+
+    /// True if S3 is to be addressed by path, by the process's environment.
+    pub fn s3_path_style_from_env() -> bool {
+        is_s3_path_style(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
     }
 
     /// The three places that have no default, and the defaults of everything else.
@@ -361,4 +366,9 @@ impl Config {
             s3_path_style: false,
         }
     }
+}
+
+/// Another endpoint than AWS's own has no host for each bucket.
+fn is_s3_path_style(is_set: impl Fn(&str) -> bool) -> bool {
+    is_set("AWS_ENDPOINT_URL_S3") || is_set("AWS_ENDPOINT_URL")
 }

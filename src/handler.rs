@@ -339,7 +339,7 @@ fn report_of(result: &mut Result<Handled, HandlerError>) -> Option<&mut BatchRep
 
 /// The status of the answer that made a call of AWS fail, ` (HTTP 503)`; empty if there was no answer. A
 /// service in trouble often says nothing else.
-pub(crate) fn status_of<E>(error: &SdkError<E>) -> String {
+pub fn status_of<E>(error: &SdkError<E>) -> String {
     let status = |answer: &HttpResponse| format!(" (HTTP {})", answer.status().as_u16());
     error.raw_response().map(status).unwrap_or_default()
 }

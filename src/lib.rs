@@ -24,8 +24,8 @@
 //! - [`endpoint`] is the SageMaker endpoint that stands in for it then.
 //!
 //! Only [`handler`] knows the whole way. [`config`] and [`app`] are the cold start, with
-//! [`models`] and [`model_store`], which choose and fetch the models, and [`model_slot`], which keeps
-//! each of them fresh; [`deadline`] says until when work may go on.
+//! [`models`] and [`model_store`], which choose and fetch the models, [`pointer`], by which one of several
+//! is in use, and [`model_slot`], which keeps each of them fresh; [`deadline`] says until when work may go on.
 //!
 //! [`content`] is what SageMaker's endpoints are asked and answer, for `sawlog serve`.
 //! [`validation`] compares what the local model says with what an endpoint says of a share of the records.
@@ -51,6 +51,7 @@ pub mod model_store;
 pub mod models;
 pub mod object;
 pub mod origin;
+pub mod pointer;
 pub mod response;
 pub mod scorer;
 pub mod sinks;

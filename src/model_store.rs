@@ -1,4 +1,8 @@
 //! Fetches a model's snapshot, from S3 or from a file, and verifies it.
+//!
+//! What stands in S3 may be a [pointer](crate::pointer): then the snapshot that it names is fetched from
+//! beside it, and must be the one. What is known of the place, its version and when it was published, is
+//! what is known of the pointer.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +15,7 @@ use tokio::io::AsyncReadExt as _;
 
 use crate::handler::status_of;
 use crate::metrics::ms;
+use crate::pointer::{ModelId, Pointer, PointerError, beside};
 
 /// Longest snapshot that is loaded, in bytes. A forest of 100 trees of 256 samples has under a
 /// megabyte; this is room for the largest, and less than a function of usual memory would die of.
@@ -58,7 +63,8 @@ pub enum Version {
 pub struct Loaded {
     /// The model.
     pub model: Arc<Model>,
-    /// When it was published: the object's Last-Modified, the file's time of change.
+    /// When it was published: the Last-Modified of the object or of the pointer, the file's time of
+    /// change.
     pub published: Option<SystemTime>,
 }
 
@@ -121,6 +127,24 @@ pub enum ModelFault {
     /// The thread that decoded it did not come to an end.
     #[error("can't be decoded")]
     Decoder(#[source] tokio::task::JoinError),
+    /// Begins as a pointer does, and is none.
+    #[error(transparent)]
+    Pointer(#[from] PointerError),
+    /// The snapshot that a pointer names can't be had.
+    #[error("points to {uri}")]
+    Pointed {
+        /// Where it is.
+        uri: String,
+        /// Why it can't.
+        #[source]
+        fault: Box<Self>,
+    },
+    /// A snapshot that isn't what its name says.
+    #[error("is another model, {id}")]
+    OtherModel {
+        /// The id of the one that is there.
+        id: String,
+    },
     /// It was trained on a CSV whose columns it doesn't know, and records carry no header.
     #[error("does not name the columns of its csv; train it with `columns` in the specification")]
     NoColumns,
@@ -143,19 +167,28 @@ impl ModelStore {
         let fetch = async {
             match self {
                 Self::S3 { client, bucket, key } => {
-                    fetch_object(client, bucket, key, MAX_SNAPSHOT_LEN, known).await
+                    let content = fetch_object(client, bucket, key, MAX_SNAPSHOT_LEN, known);
+                    follow(client, bucket, key, content.await?).await
                 }
-                Self::File(path) => read_file(path, MAX_SNAPSHOT_LEN, known).await,
+                Self::File(path) => {
+                    let content = read_file(path, MAX_SNAPSHOT_LEN, known).await?;
+                    Ok((content, None))
+                }
             }
         };
         let started = Instant::now();
         let content = tokio::time::timeout(FETCH_TIMEOUT, fetch).await;
-        let Content { version, published, bytes } = content.unwrap_or(Err(ModelFault::Timeout))?;
+        let (content, named) = content.unwrap_or(Err(ModelFault::Timeout))?;
+        let Content { version, published, bytes } = content;
         let fetch_ms = ms(started.elapsed());
         let model = match bytes {
             Ok(bytes) => {
                 let (started, len) = (Instant::now(), bytes.len());
                 let model = decode(bytes).await;
+                let model = match named {
+                    Some(named) => named.check(model),
+                    None => model,
+                };
                 let decode_ms = ms(started.elapsed());
                 tracing::info!(uri = self.uri(), bytes = len, fetch_ms, decode_ms, "model fetched");
                 model
@@ -184,6 +217,54 @@ pub async fn fetch_text(store: &ModelStore, max_len: u64) -> Result<String, Mode
     let text = tokio::time::timeout(FETCH_TIMEOUT, fetch).await;
     let text = text.unwrap_or(Err(ModelFault::Timeout));
     text.map_err(|fault| ModelStoreError { uri: store.uri(), fault })
+}
+
+/// The snapshot that a pointer names.
+struct Named {
+    id: ModelId,
+    uri: String,
+}
+
+impl Named {
+    fn fault(&self, fault: ModelFault) -> ModelFault {
+        ModelFault::Pointed { uri: self.uri.clone(), fault: Box::new(fault) }
+    }
+
+    /// What was decoded, if it is the one.
+    fn check(&self, model: Result<Model, ModelFault>) -> Result<Model, ModelFault> {
+        match model {
+            Ok(model) if model.id() == self.id.as_str() => Ok(model),
+            Ok(other) => Err(self.fault(ModelFault::OtherModel { id: other.id().to_owned() })),
+            Err(fault) => Err(self.fault(fault)),
+        }
+    }
+}
+
+/// If an object is a pointer, what it points to in its place. A pointer that can't be followed just now
+/// is an error; one that is no good is the content's fault.
+async fn follow(
+    client: &aws_sdk_s3::Client,
+    bucket: &str,
+    key: &str,
+    content: Content,
+) -> Result<(Content, Option<Named>), ModelFault> {
+    let Content { version, published, bytes } = content;
+    let pointer = match bytes {
+        Ok(bytes) if Pointer::is_one(&bytes) => Pointer::parse(&bytes),
+        bytes => return Ok((Content { version, published, bytes }, None)),
+    };
+    let id = match pointer {
+        Ok(pointer) => pointer.current.model,
+        Err(error) => {
+            return Ok((Content { version, published, bytes: Err(error.into()) }, None));
+        }
+    };
+    let key = beside(key, &id.file_name());
+    let named = Named { id, uri: format!("s3://{bucket}/{key}") };
+    let snapshot = fetch_object(client, bucket, &key, MAX_SNAPSHOT_LEN, None).await;
+    let bytes = snapshot.map_err(|fault| named.fault(fault))?.bytes;
+    let bytes = bytes.map_err(|fault| named.fault(fault));
+    Ok((Content { version, published, bytes }, Some(named)))
 }
 
 /// What is in the place of a model, not yet looked into.

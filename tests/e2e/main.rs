@@ -32,6 +32,8 @@ mod ledger;
 mod mapping;
 mod process;
 mod proxy;
+mod publish;
+mod publish_race;
 mod results;
 mod serve;
 mod serve_hostile;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, KeysAndAttributes,
@@ -12,13 +13,15 @@ use aws_sdk_dynamodb::types::{
 };
 use aws_sdk_sqs::types::DeleteMessageBatchRequestEntry;
 use futures_util::{StreamExt as _, stream};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use crate::process::{Process, free_port};
+use crate::process::{Process, START_TIMEOUT, free_port};
 
 /// What the servers are told; they take any key and region. DynamoDB Local wants letters and digits.
 pub(crate) const ACCESS_KEY: &str = "AKIALOOPBACK";
+/// One who may read only, where a server knows the difference.
+pub(crate) const READER_KEY: &str = "AKIAREADER";
 pub(crate) const SECRET_KEY: &str = "loopback";
 pub(crate) const REGION: &str = "eu-central-1";
 
@@ -91,7 +94,7 @@ impl RuntimeApi {
     }
 }
 
-/// S3: moto.
+/// S3: moto, or SeaweedFS.
 pub(crate) struct S3 {
     _process: Process,
     pub(crate) url: String,
@@ -107,14 +110,95 @@ impl S3 {
             command.args(["-m", "moto.server", "--host", "127.0.0.1", "--port", &port.to_string()]);
         });
         process.wait_until_listening(port);
+        Self::at(process, port)
+    }
+
+    /// SeaweedFS, which knows who may do what, and whose conditional writes are atomic: moto looks first
+    /// and writes then, and of two that come at once both may get through.
+    pub(crate) fn start_atomic() -> Self {
+        let program = installed().join("python/bin/weed");
+        let s3_port = free_port();
+        let mut process = Process::start("seaweedfs", &program, |command, folder| {
+            let keys = folder.join("keys.json");
+            let who = |name: &str, key: &str, actions: &[&str]| {
+                json!({
+                    "name": name,
+                    "credentials": [{"accessKey": key, "secretKey": SECRET_KEY}],
+                    "actions": actions,
+                })
+            };
+            let may =
+                [who("all", ACCESS_KEY, &["Admin"]), who("reader", READER_KEY, &["Read", "List"])];
+            std::fs::write(&keys, json!({"identities": may}).to_string()).expect("a file");
+            let at = |name: &str| folder.join(name).display().to_string();
+            // Without telemetry, and without what speaks to others than these tests.
+            command.args(["-logtostderr=true", "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]);
+            command.args(["-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-s3"]);
+            command.args([
+                "-volume.max=20",
+                "-s3.autoCreateBucket=false",
+                "-s3.port.iceberg=0",
+                "-s3.port.lance=0",
+            ]);
+            command.arg(format!("-dir={}", folder.display()));
+            command.arg(format!("-s3.config={}", keys.display()));
+            command.arg(format!("-s3.port={s3_port}"));
+            command.arg(format!("-s3.localSocket={}", at("s3.sock")));
+            command.arg(format!("-filer.localSocket={}", at("filer.sock")));
+            for port in ["master.port", "volume.port", "filer.port"] {
+                command.arg(format!("-{port}={}", free_port()));
+                command.arg(format!("-{port}.grpc={}", free_port()));
+            }
+            command.arg(format!("-s3.port.grpc={}", free_port()));
+        });
+        process.wait_until_listening(s3_port);
+        let s3 = Self::at(process, s3_port);
+        s3.wait_until_writable();
+        s3
+    }
+
+    fn at(process: Process, port: u16) -> Self {
         let url = url(port);
         let settings = settings!(aws_sdk_s3, &url).force_path_style(true).build();
-        Self {
-            _process: process,
-            url,
-            client: aws_sdk_s3::Client::from_conf(settings),
-            runtime: runtime(),
-        }
+        let client = aws_sdk_s3::Client::from_conf(settings);
+        Self { _process: process, url, client, runtime: runtime() }
+    }
+
+    /// SeaweedFS listens before its parts have found each other.
+    fn wait_until_writable(&self) {
+        let deadline = Instant::now() + START_TIMEOUT;
+        self.runtime.block_on(async {
+            loop {
+                let _ = self.client.create_bucket().bucket("warm-up").send().await;
+                let call = self.client.put_object().bucket("warm-up").key("k");
+                let Err(error) = call.body(b"v".to_vec().into()).send().await else { return };
+                assert!(Instant::now() < deadline, "seaweedfs: can't be written to: {error:?}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+    }
+
+    /// A client for another runtime: connections belong to the one that they were made on.
+    pub(crate) fn new_client(&self) -> aws_sdk_s3::Client {
+        let settings = settings!(aws_sdk_s3, &self.url).force_path_style(true).build();
+        aws_sdk_s3::Client::from_conf(settings)
+    }
+
+    /// An object's bytes; `None` if it isn't there.
+    pub(crate) fn get(&self, bucket: &str, key: &str) -> Option<Vec<u8>> {
+        self.runtime.block_on(async {
+            let object = match self.client.get_object().bucket(bucket).key(key).send().await {
+                Ok(object) => object,
+                Err(error) if error.as_service_error()?.is_no_such_key() => return None,
+                Err(error) => panic!("{bucket}/{key}: {error:?}"),
+            };
+            Some(object.body.collect().await.expect("bytes").to_vec())
+        })
+    }
+
+    pub(crate) fn delete(&self, bucket: &str, key: &str) {
+        let call = self.client.delete_object().bucket(bucket).key(key);
+        self.runtime.block_on(call.send()).expect("deleted");
     }
 
     pub(crate) fn create_bucket(&self, bucket: &str) {

@@ -13,11 +13,13 @@ mod demo;
 mod describe;
 mod diff;
 mod evaluate;
+mod history;
 mod import;
 mod input;
 mod inspect;
 mod output;
 mod progress;
+mod publish;
 mod ranges;
 mod replay;
 mod score;
@@ -52,6 +54,10 @@ enum Command {
     Evaluate(evaluate::Args),
     Diff(diff::Args),
     Replay(replay::Args),
+    Publish(publish::PublishArgs),
+    Promote(publish::PromoteArgs),
+    Rollback(history::RollbackArgs),
+    History(history::HistoryArgs),
     Serve(serve::Args),
     BenchEndpoint(bench_endpoint::Args),
     Demo(demo::Args),
@@ -71,6 +77,10 @@ fn main() -> std::process::ExitCode {
         Command::Evaluate(args) => evaluate::run(args),
         Command::Diff(args) => diff::run(args),
         Command::Replay(args) => replay::run(args),
+        Command::Publish(args) => publish::run(args),
+        Command::Promote(args) => publish::run_promote(args),
+        Command::Rollback(args) => history::run_rollback(args),
+        Command::History(args) => history::run(args),
         Command::Serve(args) => serve::run(args),
         Command::BenchEndpoint(args) => bench_endpoint::run(args),
         Command::Demo(args) => demo::run(args),
