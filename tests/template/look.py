@@ -69,8 +69,8 @@ def look(deployment, given):
     for name, value in said.items():
         if value is not None and str(variables.get(name)) != value:
             yield f"function: expected {name} {value}, got {variables.get(name)}"
-    place = {"Fn::Sub": f"s3://${{ModelBucket}}/{given.get('ModelFolder')}/current.json"}
-    if "ModelFolder" in given and variables["MODEL_URI"] != place:
+    place = {"Fn::Sub": f"s3://${{ModelBucket}}/{given.get('ModelPrefix')}/current.json"}
+    if "ModelPrefix" in given and variables["MODEL_URI"] != place:
         yield f"function: expected MODEL_URI {place}, got {variables['MODEL_URI']}"
     reserved = function.get("ReservedConcurrentExecutions")
     if reserved != given.get("ReservedConcurrency"):
@@ -339,7 +339,7 @@ def look_at_the_training(deployment, given):
     train, publish = task["ContainerDefinitions"]
     commands = {
         "train": ["train", "--spec", "/spec.toml", "--input", given["RetrainLogs"], "--output", "/work/model.sawlog"],
-        "publish": ["publish", "/work/model.sawlog", "--to", {"Fn::Sub": "s3://${ModelBucket}/" + given["ModelFolder"]}],
+        "publish": ["publish", "/work/model.sawlog", "--to", {"Fn::Sub": "s3://${ModelBucket}/" + given["ModelPrefix"]}],
     }
     for container in (train, publish):
         name = container["Name"]

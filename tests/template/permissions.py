@@ -158,6 +158,6 @@ def of_the_function(given):
             statements |= part
     if "ModelsByTopic" in given:
         statements["ReadModel"] = (["s3:GetObject"], "${ModelBucket}/*")
-    if "ModelFolder" in given:
-        statements["ReadModel"] = (["s3:GetObject"], f"${{ModelBucket}}/{given['ModelFolder']}/*")
+    if "ModelPrefix" in given:
+        statements["ReadModel"] = (["s3:GetObject"], f"${{ModelBucket}}/{given['ModelPrefix']}/*")
     return statements
