@@ -24,7 +24,7 @@
 //! - [`endpoint`] is the SageMaker endpoint that stands in for it then.
 //!
 //! Only [`handler`] knows the whole way. [`config`] and [`app`] are the cold start, with
-//! [`models`] and [`model_store`], which choose and fetch the models, [`pointer`], by which one of several
+//! [`models`] and [`model_store`], which choose and fetch the models, [`mod@pointer`], by which one of several
 //! is in use, and [`model_slot`], which keeps each of them fresh; [`deadline`] says until when work may go on.
 //!
 //! [`content`] is what SageMaker's endpoints are asked and answer, for `sawlog serve`.
