@@ -116,15 +116,15 @@ def run(program, arguments, pieces=()):
     return output, message
 
 
-def sketcher(program, spec, options, told):
-    """What makes one sketch of a task's lines of the list of inputs."""
+def sketcher(program, spec, threads, options, told):
+    """What makes one sketch of a task's lines of the list of inputs, on as many threads as a task has cores."""
 
     def sketch(tasks):
         for lines in tasks:
             with tempfile.NamedTemporaryFile() as file:
                 file.write(spec)
                 file.flush()
-                arguments = ["sketch", "--spec", file.name, "--input-list", "-", *options]
+                arguments = ["sketch", "--spec", file.name, "--input-list", "-", "--threads", threads, *options]
                 output, message = run(program, arguments, ["\n".join(lines).encode()])
             if not re.search(r"^rejected +0 ", message, re.MULTILINE):
                 told.add({TaskContext.get().partitionId(): message})
@@ -172,7 +172,9 @@ def train(args, options, context):
     print(f"inputs     {len(sources):,} of {total:,} bytes, in {len(tasks):,} tasks")
 
     told = context.accumulator({}, ByTask())
-    sketches = context.parallelize(tasks, len(tasks)).mapPartitions(sketcher(args.program, spec, options, told))
+    threads = context.getConf().get("spark.task.cpus", "1")
+    sketch = sketcher(args.program, spec, threads, options, told)
+    sketches = context.parallelize(tasks, len(tasks)).mapPartitions(sketch)
     left = len(tasks)
     while left > 1:
         left = -(-left // FAN_IN)

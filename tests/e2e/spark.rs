@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::function::{binary, repository};
 use crate::process::Process;
-use crate::servers::installed;
+use crate::servers::{ACCESS_KEY, REGION, S3, SECRET_KEY, installed};
 
 /// More than one task merges, so that sketches are merged in two steps.
 const LOGS: usize = 40;
@@ -24,17 +24,23 @@ const CLUSTER: &str = "local-cluster[2,1,1024]";
 const ONE_PROCESS: &str = "local[2]";
 /// A job of a few seconds may take minutes on a machine that does much else.
 const JOB_TIMEOUT: Duration = Duration::from_secs(600);
+/// Holds the logs in S3.
+const BUCKET: &str = "archive";
 const POLL: Duration = Duration::from_millis(20);
 /// Options that the job passes on.
 const OPTIONS: [&str; 4] = ["--trees", "40", "--seed", "7"];
 
 /// A web shop's logs, a specification, and the program in an archive as the job is given it.
-struct Work(TempDir);
+struct Work {
+    folder: TempDir,
+    /// Where the logs are, if not in the folder.
+    s3: Option<S3>,
+}
 
 impl Work {
     /// With what is to run in the place of `sawlog`: a shell script that may run `$SAWLOG "$@"`.
     fn new(script: &str) -> Self {
-        let work = Self(tempfile::tempdir().expect("a folder"));
+        let work = Self { folder: tempfile::tempdir().expect("a folder"), s3: None };
         std::fs::create_dir(work.path("logs")).expect("a folder");
         for (at, lines) in crate::batch::lines(LOGS * LINES).chunks(LINES).enumerate() {
             let text = [lines.join(&b"\n"[..]), b"\n".to_vec()].concat();
@@ -66,7 +72,36 @@ impl Work {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.folder.path().join(name)
+    }
+
+    /// With the logs in S3 in place of the folder.
+    fn in_s3(self) -> Self {
+        let s3 = S3::start();
+        s3.create_bucket(BUCKET);
+        for entry in self.path("logs").read_dir().expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let name = path.file_name().expect("a name").to_string_lossy();
+            s3.put(BUCKET, &format!("logs/{name}"), std::fs::read(&path).expect("there"));
+        }
+        std::fs::remove_dir_all(self.path("logs")).expect("removed");
+        Self { s3: Some(s3), ..self }
+    }
+
+    /// Adds what both the job and one machine are told: where the logs are, and how they get there.
+    fn reading<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.arg("--input");
+        match &self.s3 {
+            None => command.arg(self.path("logs")),
+            Some(s3) => command
+                .arg(format!("s3://{BUCKET}/logs/"))
+                .env("AWS_ENDPOINT_URL_S3", &s3.url)
+                .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+                .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+                .env("AWS_REGION", REGION)
+                .env("AWS_EC2_METADATA_DISABLED", "true"),
+        }
     }
 
     fn bytes(&self, name: &str) -> Vec<u8> {
@@ -75,14 +110,10 @@ impl Work {
 
     /// The model of one machine.
     fn trained(&self) -> Vec<u8> {
-        let run = Command::new(binary("SAWLOG_CLI", "sawlog"))
-            .arg("train")
-            .args([Path::new("--spec"), &self.path("archive/spec.toml")])
-            .args([Path::new("--input"), &self.path("logs")])
-            .args([Path::new("--output"), &self.path("one.model")])
-            .args(OPTIONS)
-            .output()
-            .expect("it starts");
+        let mut command = Command::new(binary("SAWLOG_CLI", "sawlog"));
+        command.arg("train").args([Path::new("--spec"), &self.path("archive/spec.toml")]);
+        command.args([Path::new("--output"), &self.path("one.model")]).args(OPTIONS);
+        let run = self.reading(&mut command).output().expect("it starts");
         assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
         self.bytes("one.model")
     }
@@ -95,12 +126,6 @@ impl Work {
             // Workers write beside what they run: not into the installed Spark.
             let home = spark_home(&spark, folder);
             command
-                .env_clear()
-                .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-                .env("SPARK_HOME", home)
-                .env("PYSPARK_PYTHON", spark.join("bin/python"))
-                .env("SPARK_LOCAL_IP", "127.0.0.1")
-                .env("SPARK_LOCAL_DIRS", folder)
                 .args(["--master", master])
                 .args(["--conf", "spark.driver.host=127.0.0.1"])
                 .args(["--conf", "spark.driver.bindAddress=127.0.0.1"])
@@ -109,10 +134,14 @@ impl Work {
                 .arg(format!("{}#sawlog", self.path("sawlog.tar.gz").display()))
                 .arg(repository("deploy/spark/sawlog_train.py"))
                 .args(["--spec", "sawlog/spec.toml"])
-                .args([Path::new("--input"), &self.path("logs")])
                 .args([Path::new("--output"), &self.path("spark.model")])
                 .args([Path::new("--sketch"), &self.path("spark.sketch")])
                 .args(OPTIONS);
+            self.reading(command)
+                .env("SPARK_HOME", home)
+                .env("PYSPARK_PYTHON", spark.join("bin/python"))
+                .env("SPARK_LOCAL_IP", "127.0.0.1")
+                .env("SPARK_LOCAL_DIRS", folder);
         })
     }
 
@@ -154,8 +183,8 @@ fn spark_home(spark: &Path, folder: &Path) -> PathBuf {
 }
 
 #[test]
-fn a_cluster_gives_the_bytes_of_one_machine() {
-    let work = Work::new(r#"exec "$SAWLOG" "$@""#);
+fn a_cluster_that_reads_from_s3_gives_the_bytes_of_one_machine() {
+    let work = Work::new(r#"exec "$SAWLOG" "$@""#).in_s3();
     let mut job = work.submit(CLUSTER);
     work.assert_trains(&mut job);
     let said = job.output();
