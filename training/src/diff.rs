@@ -48,7 +48,7 @@ pub(crate) struct Args {
     old: PathBuf,
     /// The model that would take its place
     new: PathBuf,
-    /// Records to compare them on: files, folders or globs; plain, gzip or zstd. They are read twice or
+    /// Records to compare them on: files, folders, globs or s3://BUCKET/PREFIX; plain, gzip or zstd. They are read twice or
     /// more often
     #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
     input: Vec<String>,

@@ -9,22 +9,26 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
+use sawlog_model::{LeafRule, Model, Sampling};
 
 use crate::describe::{self, grouped, percent, table};
-use crate::input;
+use crate::input::{self, Source};
 use crate::inspect;
 use crate::output::{Output, refuse_overlap};
-use crate::scoring::{Found, Scoring};
+use crate::scoring::{self, Found, Scoring};
+use crate::train::{self, SamplingArgs};
 
 mod chart;
 mod gather;
-mod ranking;
+pub(crate) mod ranking;
 mod report;
 pub(crate) mod shown;
+pub(crate) mod stability;
 
-use gather::{Evaluation, Gathered};
+use gather::{Evaluation, Gathered, MAX_RECORDS};
 use ranking::{At, Ranking};
+use stability::Stability;
 
 /// Most records shown one by one.
 const MAX_TOP: usize = 1000;
@@ -39,7 +43,8 @@ const MAX_TOP: usize = 1000;
 #[command(after_help = "\
 Examples:
   sawlog evaluate --model model.sawlog --input later.log --report report.html
-  sawlog evaluate --model model.sawlog --input labelled.csv --label is_fault --json")]
+  sawlog evaluate --model model.sawlog --input labelled.csv --label is_fault --json
+  sawlog evaluate --model model.sawlog --input later.log --seeds 5 --train-input logs/")]
 pub(crate) struct Args {
     /// The model
     #[arg(long)]
@@ -51,6 +56,13 @@ pub(crate) struct Args {
     /// have no label
     #[arg(long, value_name = "FIELD")]
     label: Option<String>,
+    /// Train models of the same parameters with other seeds on --train-input, so that there are so many
+    /// with this one, 2 to 20, and say what they agree on
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..=20), requires = "train_input")]
+    seeds: Option<u64>,
+    /// What the model was trained on, for --seeds: it is read for each of them
+    #[arg(long, num_args = 1.., value_name = "PATH", requires = "seeds")]
+    train_input: Vec<String>,
     /// How many of the most unusual records to show, at most 1000
     #[arg(long, default_value_t = 20, value_parser = top, value_name = "N")]
     top: usize,
@@ -75,6 +87,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut read: Vec<&Path> = sources.iter().map(|source| Path::new(&source.name)).collect();
     read.push(&args.model);
     refuse_overlap(&[args.report.as_deref()], &read)?;
+    let seeds = match args.seeds {
+        Some(count) => Some((count, input::resolve(&args.train_input)?)),
+        None => None,
+    };
     let report = args.report.as_deref().map(|path| Output::create(Some(path))).transpose()?;
     let scoring = match &args.label {
         Some(field) => Scoring::with_label(&model, field)?,
@@ -90,8 +106,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         },
     )?;
     tally.check_scored()?;
-    let evaluation =
+    let mut evaluation =
         gathered.finish(tally, args.label.is_some()).context("the input has no record")?;
+    if let Some((count, trained_on)) = seeds {
+        evaluation.stability = Some(stability(&model, count, &trained_on, &sources)?);
+    }
     if let Some(mut file) = report {
         let name = args.model.file_name().unwrap_or_default().to_string_lossy();
         file.write_all(report::page(&evaluation, &name).as_bytes())?;
@@ -110,6 +129,44 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What a model and those of other seeds agree on.
+fn stability(
+    model: &Model,
+    count: u64,
+    trained_on: &[Source],
+    sources: &[Source],
+) -> anyhow::Result<Stability> {
+    let params = model.params();
+    ensure!(
+        params.sampling == Sampling::Keyed && params.leaf_rule != LeafRule::Sagemaker,
+        "--seeds: the model was not trained by `sawlog train` with its own rules"
+    );
+    let rule = model.calibration().map(|calibration| calibration.rule).unwrap_or_default();
+    let (mut scores, mut flagged) = (Vec::new(), Vec::new());
+    let mut take = |model: &Model| {
+        let of_model = scoring::scores(model, sources, MAX_RECORDS)?;
+        let threshold = model.calibration().map_or(f64::INFINITY, |known| known.threshold);
+        let above = of_model.iter().filter(|&&score| f64::from(score) > threshold);
+        flagged.push(above.count() as u64);
+        scores.push(of_model);
+        anyhow::Ok(())
+    };
+    take(model)?;
+    for more in 1..count {
+        let seed = params.seed.wrapping_add(more);
+        let sampling = SamplingArgs::new(params.trees, Some(params.samples), seed);
+        let spec = model.features().spec().clone();
+        let other = train::train_on(trained_on, spec, &sampling, rule)
+            .with_context(|| format!("--train-input, seed {seed}"))?;
+        take(&other)?;
+    }
+    ensure!(
+        scores.iter().all(|of_one| of_one.len() == scores[0].len()),
+        "--seeds: the models can't read the same records"
+    );
+    Ok(Stability::of(&scores, flagged))
+}
+
 fn print(out: &mut impl Write, evaluation: &Evaluation<'_>) -> std::io::Result<()> {
     describe::tally(out, &evaluation.tally)?;
     print_scores(out, evaluation)?;
@@ -122,7 +179,30 @@ fn print(out: &mut impl Write, evaluation: &Evaluation<'_>) -> std::io::Result<(
             "\nwarning: labels of both kinds are needed to say how well the scores find anomalies"
         )?;
     }
+    if let Some(stability) = &evaluation.stability {
+        print_stability(out, stability)?;
+    }
     print_top(out, evaluation)
+}
+
+fn print_stability(out: &mut impl Write, stability: &Stability) -> std::io::Result<()> {
+    writeln!(out, "\nseeds      {} models that differ in nothing else", stability.models)?;
+    if let (Some(mean), Some(least)) =
+        (stability.rank_correlation, stability.least_rank_correlation)
+    {
+        writeln!(out, "ranks      correlation {mean:.3} of two of them, at least {least:.3}")?;
+    }
+    for top in &stability.tops {
+        let [shared, by_chance] = [top.shared, top.by_chance].map(percent);
+        let records = grouped(top.records as u64);
+        writeln!(
+            out,
+            "tops       {shared} of the {records} most unusual are the same to two of them ({by_chance} by \
+             chance)"
+        )?;
+    }
+    let flagged: Vec<String> = stability.flagged.iter().map(|count| grouped(*count)).collect();
+    writeln!(out, "flagged    {}, each at its own threshold", flagged.join(", "))
 }
 
 fn print_scores(out: &mut impl Write, evaluation: &Evaluation<'_>) -> std::io::Result<()> {

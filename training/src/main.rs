@@ -29,6 +29,7 @@ mod sketch;
 mod tally;
 mod threshold;
 mod train;
+mod tune;
 
 /// Finds unusual log records with a Random Cut Forest.
 ///
@@ -53,6 +54,7 @@ enum Command {
     Score(score::Args),
     Evaluate(evaluate::Args),
     Diff(diff::Args),
+    Tune(tune::Args),
     Replay(replay::Args),
     Publish(publish::PublishArgs),
     Promote(publish::PromoteArgs),
@@ -76,6 +78,7 @@ fn main() -> std::process::ExitCode {
         Command::Score(args) => score::run(args),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Diff(args) => diff::run(args),
+        Command::Tune(args) => tune::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Publish(args) => publish::run(args),
         Command::Promote(args) => publish::run_promote(args),

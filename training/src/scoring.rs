@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use sawlog_lambda::Origin;
 use sawlog_lambda::scorer::{Points, Scored};
 use sawlog_model::spec::{Encoding, FeatureSpec, Format, MissingRule, Spec};
@@ -99,8 +99,25 @@ impl<'m> Scoring<'m> {
     }
 }
 
+/// A model's scores of all records that it can read, in their order; at most `most`, an error beyond.
+pub(crate) fn scores(model: &Model, sources: &[Source], most: usize) -> anyhow::Result<Vec<f32>> {
+    let mut scores = Vec::new();
+    let tally = Scoring::new(model).run(
+        sources,
+        |_, _, _| Ok(()),
+        |_, found| {
+            let Found::Scored { scored, .. } = found else { return Ok(()) };
+            ensure!(scores.len() < most, "more than {most} records: take a part of them");
+            scores.push(scored.score);
+            Ok(())
+        },
+    )?;
+    tally.check_scored()?;
+    Ok(scores)
+}
+
 /// A specification with the label as its last feature.
-fn labelled(mut spec: Spec, field: &str) -> Spec {
+pub(crate) fn labelled(mut spec: Spec, field: &str) -> Spec {
     let mut name = "label".to_owned();
     while spec.features.iter().any(|feature| feature.name == name) {
         name.push('_');
@@ -121,7 +138,7 @@ fn labelled(mut spec: Spec, field: &str) -> Spec {
 }
 
 /// Reads a label; `None` for a text that is none.
-fn label(value: Option<&Value>) -> Option<Option<bool>> {
+pub(crate) fn label(value: Option<&Value>) -> Option<Option<bool>> {
     let text = match value {
         None | Some(Value::Missing) => return Some(None),
         Some(Value::Number(number)) => number.to_string(),

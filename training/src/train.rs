@@ -134,14 +134,13 @@ impl Args {
     /// The defaults for one input.
     pub(crate) fn new(spec: &str, input: &str, output: &str, threshold: ThresholdRule) -> Self {
         let Params { trees, seed, .. } = Params::default();
-        let (samples, shingle, shingle_key, threads) = (None, None, None, None);
         Self {
             spec: Some(spec.into()),
             input: vec![input.to_owned()],
             from_sketch: None,
             base: None,
             output: output.into(),
-            sampling: SamplingArgs { trees, samples, seed, shingle, shingle_key, threads },
+            sampling: SamplingArgs::new(trees, None, seed),
             threshold: Some(Threshold::Rule(threshold)),
             records_per_hour: None,
             compat: None,
@@ -159,6 +158,11 @@ impl Args {
 }
 
 impl SamplingArgs {
+    /// For a specification that has its shingle.
+    pub(crate) fn new(trees: u32, samples: Option<u32>, seed: u64) -> Self {
+        Self { trees, samples, seed, shingle: None, shingle_key: None, threads: None }
+    }
+
     /// The specification with the shingle that the user asks for.
     fn shingled(&self, spec: ValidSpec) -> anyhow::Result<ValidSpec> {
         if self.shingle.is_none() && self.shingle_key.is_none() {
@@ -213,6 +217,23 @@ pub(crate) fn train_to_file(args: &Args, out: &mut impl Write) -> anyhow::Result
     }
     writeln!(out, "\nwrote      {}", args.output.display())?;
     Ok(())
+}
+
+/// Trains a model on sources by a specification, as the command does by default.
+pub(crate) fn train_on(
+    sources: &[Source],
+    spec: ValidSpec,
+    sampling: &SamplingArgs,
+    threshold: ThresholdRule,
+) -> anyhow::Result<Model> {
+    let gathered = Input { spec, sources: sources.to_vec() }.gather(sampling, None)?;
+    gathered.tally.check(MAX_REJECT_SHARE)?;
+    Ok(gathered.build(threshold)?.0)
+}
+
+/// Builds a model of what was read elsewhere.
+pub(crate) fn build(sketch: TrainingSketch, threshold: ThresholdRule) -> anyhow::Result<Model> {
+    Ok(Gathered::of_sketch(sketch).build(threshold)?.0)
 }
 
 /// The endpoint scores numbers as they are.

@@ -12,6 +12,7 @@ use sawlog_model::{Model, ThresholdRule};
 use serde::{Serialize, Serializer};
 
 use super::ranking::Ranking;
+use super::stability::Stability;
 use crate::ranges::Range;
 use crate::tally::Tally;
 
@@ -48,6 +49,8 @@ pub(crate) struct Evaluation<'m> {
     pub thresholds: Vec<Threshold>,
     /// How well the scores find labelled anomalies.
     pub labels: Option<Ranking>,
+    /// What models of several seeds agree on, if that was asked for.
+    pub stability: Option<Stability>,
     /// Where the values of each feature lie.
     pub features: Vec<Range>,
     /// The most unusual records, the most unusual first; of equal ones the earlier.
@@ -281,6 +284,7 @@ impl<'m> Gathered<'m> {
             quantiles: quantiles(model, &scores),
             thresholds: thresholds(model, &scores),
             labels: Ranking::new(&mut labelled, unlabelled, model.calibration()),
+            stability: None,
             features,
             top,
             is_labelled,
