@@ -254,6 +254,17 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// The variable.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Missing { name, .. }
+            | Self::Needs { name, .. }
+            | Self::Malformed { name, .. } => name,
+        }
+    }
+}
+
 impl Config {
     /// Reads the process's environment.
     ///

@@ -15,6 +15,7 @@ mod cold_start;
 mod concurrent;
 mod dead_letters;
 mod deployment;
+mod doctor;
 mod endpoint;
 mod events;
 mod faults;

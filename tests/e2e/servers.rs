@@ -285,12 +285,17 @@ impl DynamoDb {
 
     /// A table as template.yaml has it.
     pub(crate) fn create_table(&self, table: &str) {
+        self.create_table_with_key(table, "id");
+    }
+
+    /// A table whose items have another key.
+    pub(crate) fn create_table_with_key(&self, table: &str, key: &str) {
         let attribute = AttributeDefinition::builder()
-            .attribute_name("id")
+            .attribute_name(key)
             .attribute_type(ScalarAttributeType::S)
             .build()
             .expect("an attribute");
-        let key = KeySchemaElement::builder().attribute_name("id").key_type(KeyType::Hash).build();
+        let key = KeySchemaElement::builder().attribute_name(key).key_type(KeyType::Hash).build();
         let call = self
             .client
             .create_table()
@@ -299,6 +304,14 @@ impl DynamoDb {
             .key_schema(key.expect("a key"))
             .billing_mode(BillingMode::PayPerRequest);
         self.runtime.block_on(call.send()).expect("table");
+    }
+
+    /// From now on items expire by an attribute.
+    pub(crate) fn expire_by(&self, table: &str, attribute: &str) {
+        let by = aws_sdk_dynamodb::types::TimeToLiveSpecification::builder();
+        let by = by.enabled(true).attribute_name(attribute).build().expect("a specification");
+        let call = self.client.update_time_to_live().table_name(table);
+        self.runtime.block_on(call.time_to_live_specification(by).send()).expect("a table");
     }
 
     /// Writes an item and deletes it. At the first write the server loads much of itself, which on a

@@ -34,6 +34,9 @@ const MAX_REASONS: usize = 5;
 /// PAIRS are what a function with VALIDATE_SHARE and CAPTURE_URI writes: JSON lines, plain, gzip or
 /// zstd. A record that was captured twice counts once.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  sawlog compare pairs/ --report report.html")]
 pub(crate) struct Args {
     /// Files, folders, globs, s3://BUCKET/PREFIX, or - for standard input; plain, gzip or zstd
     #[arg(required = true, num_args = 1.., value_name = "PAIRS")]

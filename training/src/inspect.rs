@@ -10,6 +10,9 @@ use crate::describe;
 
 /// Prints specification, features, parameters, calibration, provenance and size of a model.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  sawlog inspect model.sawlog --json | jq .calibration")]
 pub(crate) struct Args {
     /// The model
     model: PathBuf,

@@ -4,7 +4,7 @@
 //! file, what a person reads about the run beside it, progress to a terminal only.
 #![forbid(unsafe_code)]
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 mod bench_endpoint;
 mod calibrate;
@@ -12,11 +12,13 @@ mod compare;
 mod demo;
 mod describe;
 mod diff;
+mod doctor;
 mod evaluate;
 mod history;
 mod import;
 mod input;
 mod inspect;
+mod manual;
 mod output;
 mod progress;
 mod publish;
@@ -63,6 +65,9 @@ enum Command {
     Serve(serve::Args),
     BenchEndpoint(bench_endpoint::Args),
     Demo(demo::Args),
+    Doctor(doctor::Args),
+    Completions(manual::CompletionsArgs),
+    Man(manual::ManArgs),
 }
 
 fn main() -> std::process::ExitCode {
@@ -87,6 +92,9 @@ fn main() -> std::process::ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::BenchEndpoint(args) => bench_endpoint::run(args),
         Command::Demo(args) => demo::run(args),
+        Command::Doctor(args) => doctor::run(args),
+        Command::Completions(args) => manual::run_completions(args, Cli::command()),
+        Command::Man(args) => manual::run_man(args, Cli::command()),
     };
     match result {
         Ok(()) => std::process::ExitCode::SUCCESS,

@@ -1,0 +1,121 @@
+//! Completions and manual: every command and option that `--help` shows is in them.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "in the code that the tests share a failure must end the test as it does in a test"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+/// What a run prints.
+fn sawlog(arguments: &[&str]) -> String {
+    let run = Command::new(env!("CARGO_BIN_EXE_sawlog")).args(arguments).output();
+    let run = run.expect("sawlog runs");
+    assert!(run.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&run.stderr));
+    String::from_utf8(run.stdout).expect("text")
+}
+
+/// Every command with its long options, as the short help has them.
+fn commands() -> BTreeMap<String, BTreeSet<String>> {
+    let help = sawlog(&["-h"]);
+    let list = help.split("Commands:").nth(1).and_then(|rest| rest.split("\nOptions:").next());
+    let names = list.expect("a list of commands").lines();
+    // A continued line is indented further.
+    let names = names.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names =
+        names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
+    let commands: BTreeMap<String, BTreeSet<String>> = names
+        .map(|name| {
+            let help = sawlog(&[name, "-h"]);
+            let options = help.split("Options:").nth(1).unwrap_or_default();
+            let options = options.lines().filter_map(|line| {
+                let option = line.trim_start().strip_prefix("-h, ").unwrap_or(line.trim_start());
+                let name = option.strip_prefix("--")?.split([' ', '=', '[']).next()?;
+                Some(format!("--{name}"))
+            });
+            (name.to_owned(), options.collect())
+        })
+        .collect();
+    for name in ["train", "publish", "rollback", "doctor", "man"] {
+        assert!(commands.contains_key(name), "{name} is not in {:?}", commands.keys());
+    }
+    assert!(commands["publish"].contains("--candidate"), "{:?}", commands["publish"]);
+    commands
+}
+
+#[test]
+fn completions_know_every_command_and_option() {
+    let commands = commands();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = sawlog(&["completions", shell]);
+        for (name, options) in &commands {
+            assert!(script.contains(name.as_str()), "{shell}: {name}");
+            for option in options {
+                // fish has options without their hyphens.
+                let option = if shell == "fish" { option.trim_start_matches('-') } else { option };
+                assert!(script.contains(option), "{shell}: {name} {option}");
+            }
+        }
+    }
+}
+
+#[test]
+fn bash_completes_a_command_and_its_options() {
+    let script = sawlog(&["completions", "bash"]);
+    let complete = |words: &[&str]| -> BTreeSet<String> {
+        let last = words.len() - 1;
+        let words: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+        let more = format!(
+            "\nCOMP_WORDS=({}); COMP_CWORD={last}; _sawlog sawlog {} {}; printf '%s\\n' \"${{COMPREPLY[@]}}\"\n",
+            words.join(" "),
+            words[last],
+            words[last - 1]
+        );
+        let mut bash = Command::new("bash")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("bash runs");
+        let mut input = bash.stdin.take().expect("its input");
+        input.write_all(format!("{script}{more}").as_bytes()).expect("written");
+        drop(input);
+        let run = bash.wait_with_output().expect("ended");
+        let said = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.success() && said.is_empty(), "{said}");
+        String::from_utf8_lossy(&run.stdout).lines().map(str::to_owned).collect()
+    };
+    assert_eq!(complete(&["sawlog", "roll"]), ["rollback".to_owned()].into());
+    assert_eq!(complete(&["sawlog", "publish", "--ca"]), ["--candidate".to_owned()].into());
+    assert!(complete(&["sawlog", "completions", ""]).contains("fish"));
+}
+
+#[test]
+fn the_manual_has_a_page_for_every_command() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().to_str().expect("text");
+    assert_eq!(sawlog(&["man", path]), "");
+    let page = |name: &str| {
+        let text = std::fs::read_to_string(folder.path().join(name));
+        // Roff writes a hyphen as \-.
+        text.unwrap_or_else(|error| panic!("{name}: {error}")).replace("\\-", "-")
+    };
+    let main = page("sawlog.1");
+    for (name, options) in commands() {
+        assert!(main.contains(&format!("sawlog-{name}(1)")), "{name} is not in sawlog.1");
+        let page = page(&format!("sawlog-{name}.1"));
+        for section in [".TH", ".SH NAME", ".SH SYNOPSIS", ".SH DESCRIPTION"] {
+            assert!(page.contains(section), "{name}: no {section}");
+        }
+        for option in options {
+            assert!(page.contains(&option), "{name}: {option}");
+        }
+    }
+    let run = Command::new(env!("CARGO_BIN_EXE_sawlog")).args(["man", "/no/such/folder"]).output();
+    let run = run.expect("sawlog runs");
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert!(!run.status.success() && said.contains("/no/such/folder"), "{said}");
+}
