@@ -3,6 +3,7 @@
 //!     cargo bench --bench score
 //!     cargo bench --bench score -- csv FOLDER            # the points, for the peers' scripts
 //!     cargo bench --bench score -- rounds FEATURES       # a batch for each line of standard input
+//!     cargo bench --bench score -- caches                # batches in a row, and after other work
 //!     cargo bench --bench score -- once FEATURES PASSES  # for callgrind: no clock, no peer
 #![allow(clippy::expect_used, clippy::print_stdout, missing_docs)]
 
@@ -31,6 +32,7 @@ fn main() {
             FEATURES.iter().for_each(|&features| write_csv(folder, features));
         }
         Some("rounds") => rounds(number(1).expect("rounds FEATURES")),
+        Some("caches") => caches(),
         Some("once") => {
             once(number(1).expect("once FEATURES PASSES"), number(2).expect("once FEATURES PASSES"))
         }
@@ -180,6 +182,38 @@ fn on_two_threads(forest: &Forest, queries: &Points) -> Duration {
     });
     black_box(scores);
     slower
+}
+
+/// Batches of all sizes, one after the other, and each after other work has filled the caches. Prints the
+/// table by the clock on the wall, since waiting for memory is what it is about.
+fn caches() {
+    const SIZES: [usize; 6] = [10, 32, 100, 300, 1_000, 10_000];
+    // Twice the largest last cache of a core's neighbours.
+    let others = vec![1_u64; 64 << 17];
+    println!("µs a point, medians of {ROUNDS} rounds: in a row / after 64 MiB of other memory\n");
+    println!("| features | {} |", SIZES.map(|size| size.to_string()).join(" | "));
+    println!("|---{}|", "|---".repeat(SIZES.len()));
+    for features in FEATURES {
+        let (training, queries) = points(features);
+        let forest = forest(&training, TREES, SAMPLES);
+        let cells = SIZES.map(|size| {
+            let batch = queries.view().split_at(Axis(0), size).0;
+            let mut scores = Array1::zeros(size);
+            let mut time = |after_other_work: bool| {
+                let mut times = Vec::new();
+                for _ in 0..ROUNDS {
+                    rounds::score(&forest, batch, &mut scores);
+                    if after_other_work {
+                        black_box(others.iter().step_by(8).sum::<u64>());
+                    }
+                    times.push(wall(|| rounds::score(&forest, batch, &mut scores)));
+                }
+                rounds::median(&times) * 1e6 / size as f64
+            };
+            format!("{:.2} / {:.2}", time(false), time(true))
+        });
+        println!("| {features} | {} |", cells.join(" | "));
+    }
 }
 
 /// The score that one query in a hundred exceeds.
