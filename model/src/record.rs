@@ -116,6 +116,12 @@ pub enum FieldFault {
     /// A JSON object or array.
     #[error("is an object or a list")]
     NotAScalar,
+    /// Where a time is wanted, something else.
+    #[error("is not a time")]
+    NotATime,
+    /// A time that has no zone: it may be that of any place.
+    #[error("is a time without a zone")]
+    NoZone,
 }
 
 /// The compiled reader of one specification's records.

@@ -99,6 +99,9 @@ fn all_objects_of_a_prefix_are_read_once_page_by_page() {
     let prefix = format!("s3://{BUCKET}/logs/");
     let said = archive.ok(&format!("sketch --spec spec.toml --input {prefix} --output whole"));
     assert!(said.contains("read       8,030 records"), "{said}");
+    let day = format!("sketch --spec spec.toml --input {prefix} --since 2026-11-22 --output day");
+    let said = archive.ok(&day);
+    assert!(said.contains("read       5,000 records"), "{said}");
     // In parts, as workers that are given objects do it: one key may begin another.
     archive.put("logs/2026/11/21/0000.gz", gzip(&lines(20_000..20_500)));
     let first = format!("{prefix}2026/11/21/0000");

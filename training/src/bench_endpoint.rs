@@ -47,7 +47,7 @@ pub(crate) struct Args {
     /// The model that scores in process and makes rows of the records
     #[arg(long)]
     model: PathBuf,
-    /// Records to score: files, folders, globs, s3://BUCKET/PREFIX, or -; plain, gzip or zstd. Used
+    /// Records to score: files, folders, globs, s3://BUCKET/PREFIX, or -; plain, gzip, zstd or bzip2, or Parquet. Used
     /// again and again if there are too few
     #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
     input: Vec<String>,

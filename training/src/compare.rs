@@ -38,7 +38,7 @@ const MAX_REASONS: usize = 5;
 Example:
   sawlog compare pairs/ --report report.html")]
 pub(crate) struct Args {
-    /// Files, folders, globs, s3://BUCKET/PREFIX, or - for standard input; plain, gzip or zstd
+    /// Files, folders, globs, s3://BUCKET/PREFIX, or - for standard input; plain, gzip, zstd or bzip2
     #[arg(required = true, num_args = 1.., value_name = "PAIRS")]
     pairs: Vec<String>,
     /// The model whose pairs are compared, by the beginning of its id [default: that of the latest pair]

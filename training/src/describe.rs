@@ -4,7 +4,9 @@ use std::io::{self, Write};
 
 use sawlog_model::features::Scaling;
 use sawlog_model::spec::{FeatureSpec, Format};
-use sawlog_model::{Calibration, Fitted, LeafRule, Model, Sampling, Shingle, ThresholdRule};
+use sawlog_model::{
+    Calibration, Features, Fitted, LeafRule, Model, Sampling, Shingle, ThresholdRule,
+};
 
 use crate::tally::Tally;
 
@@ -69,15 +71,7 @@ pub(crate) fn tally(out: &mut impl Write, tally: &Tally) -> io::Result<()> {
 /// The model: format, features, forest, calibration, provenance, size.
 pub(crate) fn model(out: &mut impl Write, model: &Model) -> io::Result<()> {
     let features = model.features();
-    writeln!(out, "\nformat     {}", format(features.spec().format()))?;
-    let mut rows = vec![
-        ["feature", "field", "kind", "min", "1 %", "median", "99 %", "max", "coordinate"]
-            .map(str::to_owned),
-    ];
-    for (spec, fitted) in features.spec().features().iter().zip(features.fitted()) {
-        rows.push(feature_row(spec, fitted));
-    }
-    table(out, &rows)?;
+    self::features(out, features)?;
     for (spec, fitted) in features.spec().features().iter().zip(features.fitted()) {
         if *fitted == Fitted::Constant {
             writeln!(out, "warning: `{}` was constant in training and is left out", spec.name)?;
@@ -134,6 +128,19 @@ pub(crate) fn model(out: &mut impl Write, model: &Model) -> io::Result<()> {
         grouped(model.snapshot_len() as u64),
         grouped(forest.memory_bytes() as u64),
     )
+}
+
+/// The format and the table of the features.
+pub(crate) fn features(out: &mut impl Write, features: &Features) -> io::Result<()> {
+    writeln!(out, "\nformat     {}", format(features.spec().format()))?;
+    let mut rows = vec![
+        ["feature", "field", "kind", "min", "1 %", "median", "99 %", "max", "coordinate"]
+            .map(str::to_owned),
+    ];
+    for (spec, fitted) in features.spec().features().iter().zip(features.fitted()) {
+        rows.push(feature_row(spec, fitted));
+    }
+    table(out, &rows)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]

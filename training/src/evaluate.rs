@@ -49,7 +49,7 @@ pub(crate) struct Args {
     /// The model
     #[arg(long)]
     model: PathBuf,
-    /// Files, folders, globs, s3://BUCKET/PREFIX, or - for standard input; plain, gzip or zstd
+    /// Files, folders, globs, s3://BUCKET/PREFIX, or - for standard input; plain, gzip, zstd or bzip2, or Parquet
     #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
     input: Vec<String>,
     /// The field that says whether a record is an anomaly: 1 or true, 0 or false; records without it

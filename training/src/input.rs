@@ -13,11 +13,14 @@ use sawlog_model::{RecordError, RecordKey, SeriesError, SpecError, ValidSpec, Va
 
 mod all_cores;
 mod blocks;
+mod parquet;
+mod period;
 mod s3;
 mod stream;
 
 pub(crate) use all_cores::{Taker, read_all};
 use blocks::Blocks;
+pub(crate) use period::{PeriodArgs, Way};
 use s3::{Object, S3};
 pub(crate) use stream::Moved;
 use stream::{Stream, decoded};
@@ -59,6 +62,29 @@ pub(crate) enum InputError {
     Url {
         /// As named.
         path: String,
+    },
+    /// An input without a date in its name, where that decides.
+    #[error(
+        "input {path}: no folder of it is a date, such as 2026/11/21/10/ or dt=2026-11-21/: --since and \
+         --until need one, or the records' own times by --time-field"
+    )]
+    NoDate {
+        /// Its name.
+        path: String,
+    },
+    /// No input is of the period.
+    #[error("none of the {count} inputs is of the time between --since and --until")]
+    NoneChosen {
+        /// Inputs there are.
+        count: usize,
+    },
+    /// A Parquet file that isn't what it should be.
+    #[error("input {path}: {reason}")]
+    Parquet {
+        /// Its name.
+        path: String,
+        /// Where, and what is wrong.
+        reason: String,
     },
     /// A fault of the disk, of the network, or of a compressed stream.
     #[error("input {path}: at byte {offset} (decompressed): {source}")]
@@ -185,6 +211,27 @@ fn connected<'s>(s3: &'s mut Option<Arc<S3>>, path: &str) -> Result<&'s Arc<S3>,
     }
 }
 
+/// Keeps the inputs that may have records of a period.
+///
+/// # Errors
+/// [`InputError`] if an input's name doesn't tell, or nothing is left.
+pub(crate) fn choose(sources: &mut Vec<Source>, period: &PeriodArgs) -> Result<(), InputError> {
+    let count = sources.len();
+    let mut unknown = None;
+    sources.retain(|source| {
+        let is_chosen = period.chooses(&source.name);
+        if is_chosen.is_none() {
+            unknown.get_or_insert_with(|| source.name.clone());
+        }
+        is_chosen.unwrap_or(false)
+    });
+    match unknown {
+        Some(path) => Err(InputError::NoDate { path }),
+        None if sources.is_empty() && count > 0 => Err(InputError::NoneChosen { count }),
+        None => Ok(()),
+    }
+}
+
 fn find_files(argument: &str) -> Result<Vec<PathBuf>, InputError> {
     let mut paths = Vec::new();
     let path = Path::new(argument);
@@ -263,16 +310,56 @@ pub(crate) fn read_source(
     source: &Source,
     spec: &ValidSpec,
     moved: Moved<'_>,
-    mut each: impl FnMut(Record<'_>),
+    each: impl FnMut(Record<'_>),
 ) -> Result<ValidSpec, InputError> {
-    let mut stream = Stream::open(source, &Arc::new(spec.clone()), moved)?;
+    let way = read_by(source, &Way::all(spec.clone()), moved, each)?;
+    Ok(Arc::unwrap_or_clone(way.spec))
+}
+
+/// The same by a way that may choose records by their times.
+///
+/// # Errors
+/// As [`read_source`].
+pub(crate) fn read_by(
+    source: &Source,
+    way: &Way,
+    moved: Moved<'_>,
+    mut each: impl FnMut(Record<'_>),
+) -> Result<Way, InputError> {
+    let mut stream = Stream::open(source, way, moved)?;
     let mut shingler = stream.head.shingler();
     let mut buffer = Vec::new();
     while let Some(block) = stream.next(buffer)? {
         stream.head.read(&block, &mut shingler, &mut each)?;
         buffer = block.into_buffer();
     }
-    Ok(Arc::unwrap_or_clone(stream.head.spec))
+    Ok(stream.head.way)
+}
+
+/// The same for the first `count` records only.
+///
+/// # Errors
+/// As [`read_source`].
+pub(crate) fn read_beginning(
+    source: &Source,
+    way: &Way,
+    count: usize,
+    mut each: impl FnMut(Record<'_>),
+) -> Result<Way, InputError> {
+    let mut stream = Stream::open(source, way, &|_| {})?;
+    let mut shingler = stream.head.shingler();
+    let mut read = 0;
+    while read < count
+        && let Some(block) = stream.next(Vec::new())?
+    {
+        stream.head.read(&block, &mut shingler, |record| {
+            if read < count {
+                each(record);
+            }
+            read += 1;
+        })?;
+    }
+    Ok(stream.head.way)
 }
 
 /// Reads every line of a source in order; blank ones are passed over. Of a line over

@@ -13,6 +13,7 @@ mod demo;
 mod describe;
 mod diff;
 mod doctor;
+mod dry_run;
 mod evaluate;
 mod history;
 mod import;

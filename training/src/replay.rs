@@ -50,7 +50,7 @@ pub(crate) struct Args {
     /// The model
     #[arg(long)]
     model: PathBuf,
-    /// Files, folders, globs, s3://BUCKET/PREFIX, or - for standard input; plain, gzip or zstd
+    /// Files, folders, globs, s3://BUCKET/PREFIX, or - for standard input; plain, gzip, zstd or bzip2, or Parquet
     #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
     input: Vec<String>,
     /// Folder for results.jsonl and dead-letters.jsonl

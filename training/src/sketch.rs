@@ -34,7 +34,7 @@ pub(crate) struct SketchArgs {
     /// The feature specification (TOML): the format of a record and the fields that are features
     #[arg(long, value_name = "SPEC.toml")]
     spec: PathBuf,
-    /// Files, folders, globs, s3://BUCKET/PREFIX, or - for standard input; plain, gzip or zstd
+    /// Files, folders, globs, s3://BUCKET/PREFIX, or - for standard input; plain, gzip, zstd or bzip2, or Parquet
     #[arg(long, required_unless_present = "input_list", num_args = 1.., value_name = "PATH")]
     input: Vec<String>,
     /// Only print which inputs those are, one a line: bytes, a tab, and the name
@@ -49,6 +49,9 @@ pub(crate) struct SketchArgs {
     /// Where to write the sketch [default: standard output]
     #[arg(long, value_name = "SKETCH")]
     output: Option<PathBuf>,
+    /// Read all records and keep none: what benches/training.py compares sampling with
+    #[arg(long, hide = true)]
+    discard: bool,
     #[command(flatten)]
     sampling: SamplingArgs,
 }
@@ -76,6 +79,10 @@ pub(crate) fn run(args: &SketchArgs) -> anyhow::Result<()> {
     let input = Input::open(&args.spec, sources, &args.sampling, &outputs, also)?;
     if args.list {
         return list(input.sources());
+    }
+    if args.discard {
+        let tally = input.discard(&args.sampling)?;
+        return Ok(describe::tally(&mut io::stderr().lock(), &tally)?);
     }
     refuse_terminal(args.output.as_deref())?;
     let mut gathered = input.gather(&args.sampling, None)?;

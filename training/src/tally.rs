@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{bail, ensure};
-use sawlog_model::RecordError;
+use sawlog_model::{RecordError, Value};
 
-use crate::input::Place;
+use crate::input::{Place, Record};
 
 /// Rejects shown one by one.
 const SHOWN: usize = 5;
@@ -28,6 +28,17 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
+    /// Counts a record, and returns the values of its point if it makes one.
+    pub(crate) fn count<'r>(&mut self, record: &Record<'r>) -> Option<&'r [Value]> {
+        self.read += 1;
+        match record.point {
+            Ok(Some(point)) => return Some(point),
+            Ok(None) => self.no_history += 1,
+            Err(error) => self.reject(record.place, error),
+        }
+        None
+    }
+
     /// Counts a rejected record.
     pub(crate) fn reject(&mut self, place: Place<'_>, error: &RecordError) {
         self.rejected += 1;
@@ -35,7 +46,7 @@ impl Tally {
         if self.is_among_first((at, line)) {
             self.show((at, line), format!("{source}:{line} (byte {offset}): {error}"));
         }
-        self.count(error.class(), 1);
+        self.count_reason(error.class(), 1);
     }
 
     /// Adds what another thread has counted of the same input.
@@ -47,7 +58,7 @@ impl Tally {
             self.show(place, reject);
         }
         for (reason, count) in other.reasons {
-            self.count(reason, count);
+            self.count_reason(reason, count);
         }
     }
 
@@ -63,7 +74,7 @@ impl Tally {
         }
     }
 
-    fn count(&mut self, reason: String, count: u64) {
+    fn count_reason(&mut self, reason: String, count: u64) {
         if self.reasons.len() < MAX_REASONS || self.reasons.contains_key(&reason) {
             *self.reasons.entry(reason).or_default() += count;
         }

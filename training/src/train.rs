@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, bail, ensure};
 use ndarray::{Array1, Array2};
@@ -25,7 +25,8 @@ use sawlog_model::{
 };
 
 use crate::describe;
-use crate::input::{self, Source, Taker};
+use crate::dry_run;
+use crate::input::{self, PeriodArgs, Source, Taker, Way};
 use crate::output::{Output, refuse_overlap};
 use crate::progress::Progress;
 use crate::sketch;
@@ -47,12 +48,14 @@ pub(crate) const MAX_REJECT_SHARE: f64 = 0.05;
 Examples:
   sawlog train --spec spec.toml --input logs/ 'archive/*.gz' --output model.sawlog
   zcat old.gz | sawlog train --spec spec.toml --input - --output model.sawlog
-  sawlog train --spec spec.toml --input taxi.csv --output taxi.sawlog --shingle 48")]
+  sawlog train --spec spec.toml --input taxi.csv --output taxi.sawlog --shingle 48
+  sawlog train --spec spec.toml --input s3://logs/requests/ --since 2026-11-01 --output model.sawlog
+  sawlog train --spec spec.toml --input logs/ --dry-run")]
 pub(crate) struct Args {
     /// The feature specification (TOML): the format of a record and the fields that are features
     #[arg(long, required_unless_present = "from_sketch", value_name = "SPEC.toml")]
     spec: Option<PathBuf>,
-    /// Files, folders, globs, s3://BUCKET/PREFIX, or - for standard input; plain, gzip or zstd
+    /// Files, folders, globs, s3://BUCKET/PREFIX, or - for standard input; plain, gzip, zstd or bzip2, or Parquet
     #[arg(long, required_unless_present = "from_sketch", num_args = 1.., value_name = "PATH")]
     input: Vec<String>,
     /// Build from a sketch, as `sawlog sketch` and `sawlog merge` write it, in place of logs: the model
@@ -68,8 +71,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SKETCH", conflicts_with = "compat")]
     base: Option<PathBuf>,
     /// Where to write the model
-    #[arg(long, value_name = "MODEL")]
-    output: PathBuf,
+    #[arg(long, required_unless_present = "dry_run", value_name = "MODEL")]
+    output: Option<PathBuf>,
+    /// Only read a few records and show each feature as the specification makes it, with a histogram:
+    /// the first 10,000 of up to 20 inputs. Writes nothing
+    #[arg(long, conflicts_with_all = ["from_sketch", "base"])]
+    dry_run: bool,
     #[command(flatten)]
     sampling: SamplingArgs,
     /// How to set the threshold from held-out scores: quantile:Q, Nsd, value:X, or rate:N/h (or /s, /min,
@@ -115,6 +122,8 @@ pub(crate) struct SamplingArgs {
     /// Threads that read; how many makes no difference to the result [default: one a core]
     #[arg(long, value_name = "N")]
     threads: Option<NonZero<usize>>,
+    #[command(flatten)]
+    period: PeriodArgs,
 }
 
 /// Whose rules to follow.
@@ -139,7 +148,8 @@ impl Args {
             input: vec![input.to_owned()],
             from_sketch: None,
             base: None,
-            output: output.into(),
+            output: Some(output.into()),
+            dry_run: false,
             sampling: SamplingArgs::new(trees, None, seed),
             threshold: Some(Threshold::Rule(threshold)),
             records_per_hour: None,
@@ -160,7 +170,15 @@ impl Args {
 impl SamplingArgs {
     /// For a specification that has its shingle.
     pub(crate) fn new(trees: u32, samples: Option<u32>, seed: u64) -> Self {
-        Self { trees, samples, seed, shingle: None, shingle_key: None, threads: None }
+        Self {
+            trees,
+            samples,
+            seed,
+            shingle: None,
+            shingle_key: None,
+            threads: None,
+            period: PeriodArgs::default(),
+        }
     }
 
     /// The specification with the shingle that the user asks for.
@@ -186,16 +204,23 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
 /// Trains, writes the model and says what was done.
 pub(crate) fn train_to_file(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
+    if args.dry_run {
+        let spec = args.spec.as_deref().context("--spec is missing")?;
+        let sources = input::resolve(&args.input)?;
+        let Input { way, sources } = Input::open(spec, sources, &args.sampling, &[], None)?;
+        return dry_run::run(out, &way, &sources);
+    }
+    let output = args.output.as_deref().context("--output is missing")?;
     let threshold = args.threshold()?;
     let gathered = match (&args.from_sketch, &args.spec) {
         (Some(path), _) => {
-            refuse_overlap(&[Some(&args.output)], &[path])?;
+            refuse_overlap(&[Some(output)], &[path])?;
             Gathered::of_sketch(sketch::load(path)?)
         }
         (None, Some(spec)) => {
             let also = args.base.as_deref();
             let sources = input::resolve(&args.input)?;
-            let input = Input::open(spec, sources, &args.sampling, &[&args.output], also)?;
+            let input = Input::open(spec, sources, &args.sampling, &[output], also)?;
             let mut gathered = input.gather(&args.sampling, args.compat)?;
             gathered.tally.check(args.max_reject_share)?;
             if let Some(base) = also {
@@ -207,15 +232,15 @@ pub(crate) fn train_to_file(args: &Args, out: &mut impl Write) -> anyhow::Result
     };
     gathered.tally.check(args.max_reject_share)?;
     let (model, tally) = gathered.build(threshold)?;
-    let mut output = Output::create(Some(&args.output))?;
-    output.write_all(&model.encode())?;
-    output.finish()?;
+    let mut file = Output::create(Some(output))?;
+    file.write_all(&model.encode())?;
+    file.finish()?;
     describe::tally(out, &tally)?;
     describe::model(out, &model)?;
     if args.compat == Some(Compat::Sagemaker) {
         warn_of_transforms(out, model.features().spec())?;
     }
-    writeln!(out, "\nwrote      {}", args.output.display())?;
+    writeln!(out, "\nwrote      {}", output.display())?;
     Ok(())
 }
 
@@ -226,7 +251,8 @@ pub(crate) fn train_on(
     sampling: &SamplingArgs,
     threshold: ThresholdRule,
 ) -> anyhow::Result<Model> {
-    let gathered = Input { spec, sources: sources.to_vec() }.gather(sampling, None)?;
+    let gathered =
+        Input { way: Way::all(spec), sources: sources.to_vec() }.gather(sampling, None)?;
     gathered.tally.check(MAX_REJECT_SHARE)?;
     Ok(gathered.build(threshold)?.0)
 }
@@ -253,15 +279,16 @@ fn warn_of_transforms(out: &mut impl Write, spec: &ValidSpec) -> std::io::Result
 
 /// What is to be read, and how.
 pub(crate) struct Input {
-    spec: ValidSpec,
+    way: Way,
     sources: Vec<Source>,
 }
 
 impl Input {
-    /// Reads the specification. None of `outputs` may be among what is read; `also` is read too.
+    /// Reads the specification and keeps the sources of the period. None of `outputs` may be among what is
+    /// read; `also` is read too.
     pub(crate) fn open(
         spec: &Path,
-        sources: Vec<Source>,
+        mut sources: Vec<Source>,
         sampling: &SamplingArgs,
         outputs: &[&Path],
         also: Option<&Path>,
@@ -271,12 +298,23 @@ impl Input {
         // What is wrong with it says itself that it is a specification's.
         let valid = ValidSpec::from_toml(&text).with_context(|| spec.display().to_string())?;
         let valid = sampling.shingled(valid)?;
+        let way = sampling.period.way(valid).context("--time-field")?;
+        input::choose(&mut sources, &sampling.period)?;
         let mut read: Vec<&Path> = sources.iter().map(|source| Path::new(&source.name)).collect();
         read.push(spec);
         read.extend(also);
         let outputs: Vec<Option<&Path>> = outputs.iter().map(|path| Some(*path)).collect();
         refuse_overlap(&outputs, &read)?;
-        Ok(Self { spec: valid, sources })
+        Ok(Self { way, sources })
+    }
+
+    /// Reads all of it and keeps nothing but counts.
+    pub(crate) fn discard(self, sampling: &SamplingArgs) -> anyhow::Result<Tally> {
+        let tallies = (0..threads(sampling.threads)).map(|_| Tally::default()).collect();
+        let (_, tallies) = input::read_all(&self.sources, self.way, &|_| {}, tallies)?;
+        let mut all = Tally::default();
+        tallies.into_iter().for_each(|tally| all.add(tally));
+        Ok(all)
     }
 
     /// What is to be read.
@@ -290,28 +328,35 @@ impl Input {
         sampling: &SamplingArgs,
         compat: Option<Compat>,
     ) -> anyhow::Result<Gathered> {
-        let Self { mut spec, sources } = self;
-        let mut gathered = Gathered::new(spec.clone(), sampling, compat)?;
+        let Self { mut way, sources } = self;
+        let mut gathered = Gathered::new(ValidSpec::clone(&way.spec), sampling, compat)?;
         let total = sources.iter().map(|source| source.size).sum();
         let progress = Progress::over_bytes("reading", total);
         let moved = |bytes| progress.add(bytes);
         if compat.is_some() {
             // Chunks are of the records in their order.
             for source in &sources {
-                let read =
-                    input::read_source(source, &spec, &moved, |record| gathered.take(record))?;
-                if spec.needs_header() {
-                    spec = read;
+                let read = input::read_by(source, &way, &moved, |record| gathered.take(record))?;
+                if way.spec.needs_header() {
+                    way = read;
                 }
             }
         } else {
-            spec = gathered.take_all(&sources, spec, &moved, threads(sampling.threads))?;
+            way = gathered.take_all(&sources, way, &moved, threads(sampling.threads))?;
         }
         gathered.inputs.extend(sources.into_iter().map(|source| source.name));
         progress.finish();
-        gathered.finish(spec);
+        gathered.finish(Arc::unwrap_or_clone(way.spec));
         Ok(gathered)
     }
+}
+
+impl Taker for Tally {
+    fn take(&mut self, record: input::Record<'_>) {
+        self.count(&record);
+    }
+
+    fn pause(&mut self) {}
 }
 
 /// As many threads as the user asks for, or one a core.
@@ -333,12 +378,7 @@ struct Filler<'a> {
 
 impl Taker for Filler<'_> {
     fn take(&mut self, record: input::Record<'_>) {
-        self.tally.read += 1;
-        let point = match record.point {
-            Ok(Some(point)) => point,
-            Ok(None) => return self.tally.no_history += 1,
-            Err(error) => return self.tally.reject(record.place, error),
-        };
+        let Some(point) = self.tally.count(&record) else { return };
         if self.sieve.passes(record.key) {
             self.passed.push((record.key, point.to_vec()));
             if self.passed.len() * point.len() >= MAX_PASSED {
@@ -392,15 +432,15 @@ impl Gathered {
         })
     }
 
-    /// Takes all records of the sources, on so many threads. Returns the specification, with the columns
-    /// that the first header gave.
+    /// Takes all records of the sources, on so many threads. Returns the way, with the columns that the
+    /// first header gave.
     fn take_all(
         &mut self,
         sources: &[Source],
-        spec: ValidSpec,
+        way: Way,
         moved: input::Moved<'_>,
         threads: usize,
-    ) -> Result<ValidSpec, input::InputError> {
+    ) -> Result<Way, input::InputError> {
         let sieve = self.sketch.sieve();
         let sketch = Mutex::new(&mut self.sketch);
         let filler = || Filler {
@@ -410,11 +450,11 @@ impl Gathered {
             tally: Tally::default(),
         };
         let fillers = (0..threads).map(|_| filler()).collect();
-        let (spec, fillers) = input::read_all(sources, spec, moved, fillers)?;
+        let (way, fillers) = input::read_all(sources, way, moved, fillers)?;
         for filler in fillers {
             self.tally.add(filler.tally);
         }
-        Ok(spec)
+        Ok(way)
     }
 
     /// What was read elsewhere.
@@ -429,12 +469,7 @@ impl Gathered {
 
     /// Takes the next record in the order of the input, as `--compat sagemaker` wants it.
     fn take(&mut self, record: input::Record<'_>) {
-        self.tally.read += 1;
-        let point = match record.point {
-            Ok(Some(point)) => point,
-            Ok(None) => return self.tally.no_history += 1,
-            Err(error) => return self.tally.reject(record.place, error),
-        };
+        let Some(point) = self.tally.count(&record) else { return };
         self.sketch.sampled_from += 1;
         self.sketch.held_out.offer(record.key, || point.to_vec());
         self.take_in_order(record.key, point);

@@ -12,9 +12,8 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use sawlog_model::ValidSpec;
-
 use super::blocks::Block;
+use super::period::Way;
 use super::stream::{Head, Moved, Stream};
 use super::{InputError, Record, Source};
 
@@ -29,26 +28,25 @@ pub(crate) trait Taker: Send {
     fn pause(&mut self);
 }
 
-/// Reads every record of all inputs once, on as many threads as there are takers. Returns the
-/// specification, with the columns that the first header of a CSV gave, and the takers.
+/// Reads every record of all inputs once, on as many threads as there are takers. Returns the way, with the
+/// columns that the first header of a CSV gave, and the takers.
 ///
 /// # Errors
 /// [`InputError`] of the first input that has one. A bad record is no error.
 pub(crate) fn read_all<T: Taker>(
     sources: &[Source],
-    spec: ValidSpec,
+    mut way: Way,
     moved: Moved<'_>,
     takers: Vec<T>,
-) -> Result<(ValidSpec, Vec<T>), InputError> {
-    let mut spec = Arc::new(spec);
+) -> Result<(Way, Vec<T>), InputError> {
     let mut left = sources.iter();
     // All inputs are read by the columns of the first that has any.
     let mut begun = None;
-    while spec.needs_header()
+    while way.spec.needs_header()
         && let Some(source) = left.next()
     {
-        let stream = Stream::open(source, &spec, moved)?;
-        spec = Arc::clone(&stream.head.spec);
+        let stream = Stream::open(source, &way, moved)?;
+        way = stream.head.way.clone();
         begun = Some(stream);
     }
     let work = Work {
@@ -62,7 +60,7 @@ pub(crate) fn read_all<T: Taker>(
         }),
         changed: Condvar::new(),
         most_waiting: WAITING_PER_THREAD * takers.len(),
-        spec: Arc::clone(&spec),
+        way: way.clone(),
         moved,
     };
     let takers = std::thread::scope(|scope| {
@@ -80,7 +78,7 @@ pub(crate) fn read_all<T: Taker>(
     let state = work.state.into_inner().unwrap_or_else(PoisonError::into_inner);
     match state.fault {
         Some((_, fault)) => Err(fault),
-        None => Ok((Arc::unwrap_or_clone(spec), takers)),
+        None => Ok((way, takers)),
     }
 }
 
@@ -90,7 +88,7 @@ struct Work<'a> {
     /// A block is waiting, or the last reader has ended.
     changed: Condvar,
     most_waiting: usize,
-    spec: Arc<ValidSpec>,
+    way: Way,
     moved: Moved<'a>,
 }
 
@@ -136,7 +134,7 @@ impl<'a> Work<'a> {
                 Task::Take(head, block) => self.take(&head, block, taker),
                 Task::Begun(stream) => self.read(Ok(stream), taker),
                 Task::Open(source) => {
-                    let stream = Stream::open(source, &self.spec, self.moved);
+                    let stream = Stream::open(source, &self.way, self.moved);
                     self.read(stream.map_err(|fault| (source.at, fault)), taker);
                 }
             }

@@ -20,8 +20,19 @@ pub(crate) struct Block {
     line: u64,
     /// Where it begins, from 0.
     offset: u64,
+    /// What places count.
+    unit: Unit,
     /// The whole length of the only line, of which `bytes` are the beginning.
     cut: Option<u64>,
+}
+
+/// What the places of a stream's records count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    /// Bytes of the decompressed stream.
+    Bytes,
+    /// Rows of a table, each of which is a line here.
+    Rows,
 }
 
 /// One line of a block.
@@ -29,7 +40,7 @@ pub(crate) struct Block {
 pub(crate) struct Line<'b> {
     /// Its number, from 1.
     pub number: u64,
-    /// Where it begins, from 0.
+    /// Where it begins: a byte or a row, from 0.
     pub offset: u64,
     /// Its bytes without its end, cut off after [`MAX_RECORD_LEN`] + 1.
     pub bytes: &'b [u8],
@@ -45,6 +56,11 @@ impl Line<'_> {
 }
 
 impl Block {
+    /// Rows of a table, one JSON line each, the first of which has this number from 0.
+    pub(crate) fn of_rows(bytes: Vec<u8>, first: u64) -> Self {
+        Self { bytes, line: first + 1, offset: first, unit: Unit::Rows, cut: None }
+    }
+
     /// Its lines in order, blank ones among them.
     pub(crate) fn lines(&self) -> impl Iterator<Item = Line<'_>> {
         let (mut at, mut number, mut offset) = (0, self.line, self.offset);
@@ -66,7 +82,10 @@ impl Block {
             let line = Line { number, offset, bytes, len };
             at += used;
             number += 1;
-            offset += used as u64;
+            offset += match self.unit {
+                Unit::Bytes => used as u64,
+                Unit::Rows => 1,
+            };
             Some(line)
         })
     }
@@ -138,7 +157,7 @@ impl<'a> Blocks<'a> {
         let (line, offset) = (self.line, self.offset);
         self.line += memchr::memchr_iter(b'\n', &bytes).count() as u64;
         self.offset += bytes.len() as u64;
-        Ok(Some(Block { bytes, line, offset, cut: None }))
+        Ok(Some(Block { bytes, line, offset, unit: Unit::Bytes, cut: None }))
     }
 
     /// Reads on to the end of a line that is too long, of which `bytes` is the beginning.
@@ -162,7 +181,7 @@ impl<'a> Blocks<'a> {
         let (line, offset) = (self.line, self.offset);
         self.line += 1;
         self.offset += len + end;
-        Ok(Block { bytes, line, offset, cut: Some(len) })
+        Ok(Block { bytes, line, offset, unit: Unit::Bytes, cut: Some(len) })
     }
 
     /// Reads until there is a block's length, or another one more.

@@ -3,12 +3,13 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
-use std::sync::Arc;
 
 use sawlog_model::spec::Format;
-use sawlog_model::{MAX_RECORD_LEN, RecordError, Shingler, SourceKey, ValidSpec, read_in_series};
+use sawlog_model::{MAX_RECORD_LEN, RecordError, Shingler, SourceKey, read_in_series};
 
 use super::blocks::{Block, Blocks};
+use super::parquet::Rows;
+use super::period::Way;
 use super::{InputError, Location, Place, Record, Source, read_error};
 
 /// Bytes read at a time.
@@ -21,16 +22,23 @@ pub(crate) type Moved<'a> = &'a (dyn Fn(u64) + Sync);
 #[derive(Debug, Clone)]
 pub(crate) struct Head<'a> {
     pub source: &'a Source,
-    pub spec: Arc<ValidSpec>,
+    pub way: Way,
     key: SourceKey,
 }
 
 /// An input that is being read.
 pub(crate) struct Stream<'a> {
     pub head: Head<'a>,
-    blocks: Blocks<'a>,
+    body: Body<'a>,
     /// The first block, which was read for its header.
     first: Option<Block>,
+    moved: Moved<'a>,
+}
+
+/// What blocks are made of.
+enum Body<'a> {
+    Lines(Blocks<'a>),
+    Rows(Box<Rows>),
 }
 
 impl<'a> Stream<'a> {
@@ -42,14 +50,23 @@ impl<'a> Stream<'a> {
     /// [`InputError`] with the input's name.
     pub(crate) fn open(
         source: &'a Source,
-        spec: &Arc<ValidSpec>,
+        way: &Way,
         moved: Moved<'a>,
     ) -> Result<Self, InputError> {
-        let input = decoded(source, moved).map_err(|error| read_error(&source.name, 0, error))?;
-        let key = SourceKey::new(&source.name);
-        let head = Head { source, spec: Arc::clone(spec), key };
-        let mut stream = Self { head, blocks: Blocks::new(input), first: None };
-        if matches!(spec.format(), Format::Csv { .. }) {
+        let at_start = |error| read_error(&source.name, 0, error);
+        let mut raw = raw(source, moved).map_err(at_start)?;
+        let body = if raw.fill_buf().map_err(at_start)?.starts_with(b"PAR1") {
+            let file = on_disk(source, raw).map_err(at_start)?;
+            let rows = Rows::open(file, way.read_by());
+            let path = || source.name.clone();
+            let rows = rows.map_err(|reason| InputError::Parquet { path: path(), reason })?;
+            Body::Rows(Box::new(rows))
+        } else {
+            Body::Lines(Blocks::new(without_compression(raw).map_err(at_start)?))
+        };
+        let head = Head { source, way: way.clone(), key: SourceKey::new(&source.name) };
+        let mut stream = Self { head, body, first: None, moved };
+        if matches!(way.spec.format(), Format::Csv { .. }) {
             stream.find_header()?;
         }
         Ok(stream)
@@ -59,12 +76,12 @@ impl<'a> Stream<'a> {
         while let Some(mut block) = self.next(Vec::new())? {
             let Some(line) = block.lines().find(|line| !line.is_blank()) else { continue };
             let number = line.number;
-            match self.head.spec.with_header(&String::from_utf8_lossy(line.bytes)) {
-                Ok(spec) => {
-                    self.head.spec = Arc::new(spec);
+            match self.head.way.with_header(&String::from_utf8_lossy(line.bytes)) {
+                Ok(way) => {
+                    self.head.way = way;
                     block.leave_out(number);
                 }
-                Err(source) if self.head.spec.needs_header() => {
+                Err(source) if self.head.way.spec.needs_header() => {
                     let path = self.head.source.name.clone();
                     return Err(InputError::Header { path, source });
                 }
@@ -84,20 +101,39 @@ impl<'a> Stream<'a> {
         if let Some(first) = self.first.take() {
             return Ok(Some(first));
         }
-        let next = self.blocks.next(buffer);
-        next.map_err(|error| read_error(&self.head.source.name, self.blocks.reached(), error))
+        let source = self.head.source;
+        match &mut self.body {
+            Body::Lines(blocks) => {
+                let next = blocks.next(buffer);
+                next.map_err(|error| read_error(&source.name, blocks.reached(), error))
+            }
+            Body::Rows(rows) => {
+                let before = rows.share_read();
+                let next = rows.next(buffer);
+                if matches!(source.location, Location::File) {
+                    #[expect(clippy::cast_precision_loss, reason = "progress")]
+                    #[expect(
+                        clippy::cast_possible_truncation,
+                        clippy::cast_sign_loss,
+                        reason = "progress"
+                    )]
+                    (self.moved)((source.size as f64 * (rows.share_read() - before)) as u64);
+                }
+                next.map_err(|reason| InputError::Parquet { path: source.name.clone(), reason })
+            }
+        }
     }
 }
 
 impl Head<'_> {
     /// The histories of the stream's series: without a shingle there are none.
     pub(crate) fn shingler(&self) -> Shingler {
-        Shingler::new(&self.spec)
+        Shingler::new(&self.way.spec)
     }
 
     /// Whether a record's point is made of it alone, so that blocks can be taken apart in any order.
     pub(crate) fn is_in_any_order(&self) -> bool {
-        self.spec.shingle().is_none()
+        self.way.spec.shingle().is_none()
     }
 
     /// Reads the records of a block; blank lines are passed over.
@@ -111,11 +147,16 @@ impl Head<'_> {
         mut each: impl FnMut(Record<'_>),
     ) -> Result<(), InputError> {
         for line in block.lines().filter(|line| !line.is_blank()) {
-            let mut next = read_in_series(&self.spec, line.bytes);
+            let mut next = read_in_series(self.way.read_by(), line.bytes);
             if line.len > MAX_RECORD_LEN as u64 {
                 // Only its beginning is there, which is too long already.
                 let len = usize::try_from(line.len).unwrap_or(usize::MAX);
                 next.values = Err(RecordError::TooLong { len });
+            }
+            match next.values.as_mut().ok().map(|values| self.way.take_time(values)) {
+                Some(Ok(None)) => continue,
+                Some(Err((field, fault))) => next.values = Err(RecordError::Field { field, fault }),
+                Some(Ok(Some(()))) | None => {}
             }
             let point = shingler.take(&next).map_err(|source| InputError::Series {
                 path: self.source.name.clone(),
@@ -135,26 +176,57 @@ impl Head<'_> {
     }
 }
 
-/// A stream without its compression.
-pub(crate) fn decoded<'a>(
-    source: &Source,
-    moved: Moved<'a>,
-) -> io::Result<Box<dyn Read + Send + 'a>> {
+type Raw<'a> = BufReader<Counted<'a>>;
+
+/// The bytes of an input as they are stored.
+fn raw<'a>(source: &Source, moved: Moved<'a>) -> io::Result<Raw<'a>> {
     let raw: Box<dyn Read + Send> = match &source.location {
         Location::Standard => Box::new(io::stdin()),
         Location::File => Box::new(File::open(&source.name)?),
         Location::Object(object) => Box::new(object.open()?),
     };
-    let mut raw = BufReader::with_capacity(BUFFER_LEN, Counted { raw, moved });
+    Ok(BufReader::with_capacity(BUFFER_LEN, Counted { raw, moved }))
+}
+
+/// The bytes of an input without its compression.
+///
+/// # Errors
+/// If it can't be opened.
+pub(crate) fn decoded<'a>(
+    source: &Source,
+    moved: Moved<'a>,
+) -> io::Result<Box<dyn Read + Send + 'a>> {
+    without_compression(raw(source, moved)?)
+}
+
+fn without_compression<'a>(mut raw: Raw<'a>) -> io::Result<Box<dyn Read + Send + 'a>> {
     // By the first bytes rather than by the name: what arrives by a pipe has none.
     let head = raw.fill_buf()?;
     if head.starts_with(&[0x1f, 0x8b]) {
         Ok(Box::new(flate2::bufread::MultiGzDecoder::new(raw)))
     } else if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
         Ok(Box::new(zstd::Decoder::with_buffer(raw)?))
+    } else if head.starts_with(b"BZh") {
+        Ok(Box::new(bzip2::bufread::MultiBzDecoder::new(raw)))
     } else {
         Ok(Box::new(raw))
     }
+}
+
+/// An input that is read at any place: a Parquet file's table of contents is at its end. What isn't a file
+/// is copied to one that has no name and goes with the process.
+fn on_disk(source: &Source, mut raw: Raw<'_>) -> io::Result<File> {
+    if matches!(source.location, Location::File) {
+        return File::open(&source.name);
+    }
+    let mut copy = || -> io::Result<File> {
+        let mut file = tempfile::tempfile()?;
+        io::copy(&mut raw, &mut file)?;
+        Ok(file)
+    };
+    copy().map_err(|error| {
+        io::Error::new(error.kind(), format!("copied to a temporary file: {error}"))
+    })
 }
 
 /// Tells how many bytes go by.
