@@ -32,7 +32,8 @@ fn commands() -> BTreeMap<String, BTreeSet<String>> {
             let help = sawlog(&[name, "-h"]);
             let options = help.split("Options:").nth(1).unwrap_or_default();
             let options = options.lines().filter_map(|line| {
-                let option = line.trim_start().strip_prefix("-h, ").unwrap_or(line.trim_start());
+                // A description that is continued is indented further, and may begin with an option.
+                let option = line.strip_prefix("      ").or_else(|| line.strip_prefix("  -h, "))?;
                 let name = option.strip_prefix("--")?.split([' ', '=', '[']).next()?;
                 Some(format!("--{name}"))
             });
