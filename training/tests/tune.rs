@@ -64,29 +64,27 @@ fn number(outcome: &Value, name: &str) -> f64 {
 }
 
 #[test]
-fn a_transform_that_hides_the_anomalies_is_not_recommended_with_labels_or_without() {
+fn what_is_recommended_is_best_by_its_criterion_and_labels_show_what_hides_the_anomalies() {
     let folder = folder(SPEC);
-    let few = ["--records", "1000", "--seeds", "2"];
+    let few = ["--records", "600", "--seeds", "2"];
     for (more, criterion) in
         [(&[][..], "top_agreement"), (&["--label", "fault"][..], "average_precision")]
     {
         let report = json(&folder, &[&few[..], more].concat());
         assert_eq!(report["criterion"], criterion);
-        assert_eq!((&report["read"], &report["records"]), (&2000.into(), &1000.into()));
+        assert_eq!((&report["read"], &report["records"]), (&2000.into(), &600.into()));
         let best = outcome(&report, "recommended");
-        assert_ne!(best["transform"], "none", "{best}");
         let tried = report["tried"].as_array().expect("a list");
-        let raw = tried.iter().filter(|it| it["transform"] == "none");
-        for raw in raw {
+        // Without labels it can't be told: a feature that drowns all others makes for stable tops, too.
+        for raw in
+            tried.iter().filter(|it| criterion != "top_agreement" && it["transform"] == "none")
+        {
             assert!(number(raw, criterion) < number(best, criterion), "{raw} {best}");
         }
         assert_eq!(outcome(&report, "default")["transform"], "auto");
         let greatest = tried.iter().map(|it| number(it, criterion)).fold(0.0, f64::max);
-        assert!(number(best, criterion) >= greatest - 0.02, "{best}, {greatest}");
+        assert!(number(best, criterion) >= greatest - 0.0101, "{best}, {greatest}");
     }
-    let said = ok(&folder, &few);
-    assert!(said.contains("train with --samples ") && said.contains("because "), "{said}");
-    assert!(said.contains("recommended") && said.contains("the default"), "{said}");
 }
 
 #[test]
@@ -100,6 +98,8 @@ fn a_transform_that_is_specified_stays() {
     let tried = report["tried"].as_array().expect("a list");
     assert!(tried.iter().all(|it| it["transform"].is_null()), "{report}");
     let said = ok(&folder, &["--records", "400", "--seeds", "2"]);
+    assert!(said.contains("train with --samples ") && said.contains("because "), "{said}");
+    assert!(said.contains("recommended") && said.contains("the default"), "{said}");
     assert!(said.contains("transform = as specified"), "{said}");
 }
 
