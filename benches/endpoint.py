@@ -107,7 +107,7 @@ def main():
             + [thousands(local["records_per_sec"]), thousands(endpoint["records_per_sec"])]
             + [f"**{one['ratio']:.1f}**"]
         )
-    print(f"medians and 99th percentiles of {runs[0]['report']['rounds']} rounds in turns")
+    print(f"medians and 99th percentiles of {runs[0]['report']['rounds']} rounds, five in a row")
     table(
         ["batch", "in process, p50", "p99", "endpoint, p50", "p99", "records/s in process", "by endpoint", "ratio"],
         rows,
