@@ -14,7 +14,8 @@
 //! expectation 1 + T * threshold steps, that is O(1 + trees that want it), and once N records have
 //! gone by, a threshold is about k / N.
 
-use std::collections::{BinaryHeap, HashMap};
+use std::cmp::Ordering;
+use std::collections::HashMap;
 
 use rand_core::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -127,38 +128,43 @@ impl Sieve {
 /// More than the rounding of a logarithm and an exponential: what is this close to the limit passes.
 const SIEVE_MARGIN: f64 = 1e-9;
 
-/// A record's place in a tree's sample. The order is that of priority, then of identity.
+/// A record's place in a tree's sample.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Entry {
     priority: f64,
-    key: RecordKey,
+    /// Where the record is held.
+    slot: u32,
 }
 
-impl Eq for Entry {}
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.priority.total_cmp(&other.priority).then(self.key.cmp(&other.key))
-    }
+/// A record that is held for the trees that have it in their samples, and while it is offered.
+#[derive(Debug)]
+struct Slot<T> {
+    key: RecordKey,
+    record: Option<T>,
+    /// How often it is held; a slot without a record is free.
+    held_by: u32,
 }
 
 /// Bottom-k samples of `trees` trees over records of type `T`, each record stored once.
+///
+/// A tree's entries are in no order, and may be a quarter more than it wants: only when there is no room
+/// left are the highest let go of, all at once. That costs a few nanoseconds an entry, where a heap for
+/// each of a thousand trees costs the time of the memory that they take.
 #[derive(Debug)]
 pub struct Sketch<T> {
     seed: u64,
     samples: usize,
-    /// One max-heap a tree: the worst record kept is on top.
-    heaps: Vec<BinaryHeap<Entry>>,
-    /// Highest priority that any tree still takes; infinite while one is short of records.
+    /// The entries of each tree, at least its lowest `samples`.
+    trees: Vec<Vec<Entry>>,
+    /// For each tree a priority that none of its lowest exceeds; infinite until that is known.
+    thresholds: Vec<f64>,
+    /// The highest threshold of all trees.
     limit: f64,
     /// For each tree, the number of the last offered record that arrived at it.
     arrived: Vec<u64>,
     offered: u64,
-    records: HashMap<RecordKey, (T, u32)>,
+    slots: Vec<Slot<T>>,
+    free: Vec<u32>,
 }
 
 impl<T> Sketch<T> {
@@ -167,17 +173,19 @@ impl<T> Sketch<T> {
         Self {
             seed,
             samples,
-            heaps: vec![BinaryHeap::new(); trees],
+            trees: vec![Vec::new(); trees],
+            thresholds: vec![f64::INFINITY; trees],
             limit: f64::INFINITY,
             arrived: vec![0; trees],
             offered: 0,
-            records: HashMap::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
         }
     }
 
     /// What tells records apart from the sketch as it is now.
     pub fn sieve(&self) -> Sieve {
-        let (seed, trees) = (self.seed, self.heaps.len());
+        let (seed, trees) = (self.seed, self.trees.len());
         let least = libm::exp(-self.limit * as_f64(trees)) * (1.0 - SIEVE_MARGIN);
         Sieve { seed, trees, least }
     }
@@ -185,9 +193,10 @@ impl<T> Sketch<T> {
     /// Offers a record; `make` is called only if a tree takes it. A key is offered once.
     pub fn offer(&mut self, key: RecordKey, make: impl FnOnce() -> T) {
         self.offered += 1;
-        let trees = self.heaps.len();
+        let trees = self.trees.len();
         let mut arrivals = Arrivals::new(self.seed, trees, key);
         let mut make = Some(make);
+        let mut held = None;
         let mut pending = trees;
         while pending > 0 {
             let (priority, tree) = arrivals.next();
@@ -200,60 +209,69 @@ impl<T> Sketch<T> {
             }
             self.arrived[tree] = self.offered;
             pending -= 1;
-            let wanted = self.insert(tree, Entry { priority, key });
-            if wanted {
-                match (self.records.get_mut(&key), make.take()) {
-                    (Some((_, held_by)), _) => *held_by += 1,
-                    (None, Some(make)) => {
-                        self.records.insert(key, (make(), 1));
-                    }
-                    (None, None) => {}
-                }
+            if priority > self.thresholds[tree] {
+                continue;
+            }
+            let slot = match (held, make.take()) {
+                (Some(slot), _) => slot,
+                (None, Some(make)) => self.hold(key, make()),
+                (None, None) => return,
+            };
+            held = Some(slot);
+            self.slots[slot as usize].held_by += 1;
+            self.trees[tree].push(Entry { priority, slot });
+            if self.trees[tree].len() >= self.samples + self.samples.div_ceil(4) {
+                self.settle(tree);
+            }
+        }
+        if let Some(slot) = held {
+            self.let_go(slot);
+        }
+    }
+
+    /// Finds a place for a record, and holds it there until it is let go of.
+    #[expect(clippy::cast_possible_truncation, reason = "fewer records than places in trees")]
+    fn hold(&mut self, key: RecordKey, record: T) -> u32 {
+        let held = Slot { key, record: Some(record), held_by: 1 };
+        match self.free.pop() {
+            Some(slot) => {
+                self.slots[slot as usize] = held;
+                slot
+            }
+            None => {
+                self.slots.push(held);
+                (self.slots.len() - 1) as u32
             }
         }
     }
 
-    /// Puts an entry into a tree's sample if it is among its lowest, and lets go of what it
-    /// displaces.
-    fn insert(&mut self, tree: usize, entry: Entry) -> bool {
-        let heap = &mut self.heaps[tree];
-        if heap.len() < self.samples {
-            heap.push(entry);
-            if heap.len() == self.samples {
-                self.limit = self.highest_threshold();
-            }
-            return true;
+    fn let_go(&mut self, at: u32) {
+        let slot = &mut self.slots[at as usize];
+        slot.held_by -= 1;
+        if slot.held_by == 0 {
+            slot.record = None;
+            self.free.push(at);
         }
-        let Some(mut worst) = heap.peek_mut() else { return false };
-        if *worst <= entry {
-            return false;
+    }
+
+    /// Lets go of a tree's entries but the lowest, which sets its threshold.
+    fn settle(&mut self, tree: usize) {
+        let mut entries = std::mem::take(&mut self.trees[tree]);
+        let lowest = lowest(&mut entries, self.samples, &self.slots);
+        for displaced in entries.drain(lowest..) {
+            self.let_go(displaced.slot);
         }
-        let displaced = std::mem::replace(&mut *worst, entry);
-        drop(worst);
-        self.release(displaced.key);
-        // The limit is one tree's threshold; only when that tree's has sunk is there a new one, so
-        // the search over all trees costs O(1) a hit on average.
-        if displaced.priority >= self.limit {
+        let before = self.thresholds[tree];
+        self.thresholds[tree] = threshold(&entries, self.samples);
+        self.trees[tree] = entries;
+        // The limit is one tree's threshold; only when that tree's has sunk is there a new one.
+        if before >= self.limit {
             self.limit = self.highest_threshold();
-        }
-        true
-    }
-
-    fn release(&mut self, key: RecordKey) {
-        if let Some((_, held_by)) = self.records.get_mut(&key) {
-            *held_by -= 1;
-            if *held_by == 0 {
-                self.records.remove(&key);
-            }
         }
     }
 
     fn highest_threshold(&self) -> f64 {
-        let threshold = |heap: &BinaryHeap<Entry>| match heap.peek() {
-            Some(worst) if heap.len() == self.samples => worst.priority,
-            _ => f64::INFINITY,
-        };
-        self.heaps.iter().map(threshold).fold(0.0, f64::max)
+        self.thresholds.iter().copied().fold(0.0, f64::max)
     }
 
     /// Joins another sketch of the same seed, trees and samples: the result is the sketch of both
@@ -262,35 +280,32 @@ impl<T> Sketch<T> {
     /// # Errors
     /// [`MergeError`] if the two were not made with the same seed, trees and samples.
     pub fn merge(&mut self, other: Self) -> Result<(), MergeError> {
-        let shape = |sketch: &Self| (sketch.seed, sketch.heaps.len(), sketch.samples);
+        let shape = |sketch: &Self| (sketch.seed, sketch.trees.len(), sketch.samples);
         if shape(self) != shape(&other) {
             return Err(MergeError { ours: shape(self), theirs: shape(&other) });
         }
-        for (mine, theirs) in self.heaps.iter_mut().zip(other.heaps) {
-            let mut entries = std::mem::take(mine).into_vec();
-            entries.extend(theirs);
-            entries.sort_unstable();
-            entries.dedup();
-            entries.truncate(self.samples);
-            *mine = entries.into();
-        }
-        // A record can leave one tree's sample and stay in another's: count anew.
-        let mut records: HashMap<RecordKey, (T, u32)> = HashMap::new();
-        let mut known: HashMap<RecordKey, T> = self
-            .records
-            .drain()
-            .chain(other.records)
-            .map(|(key, (record, _))| (key, record))
+        let known: HashMap<RecordKey, u32> = (0..)
+            .zip(&self.slots)
+            .filter(|(_, slot)| slot.record.is_some())
+            .map(|(at, slot)| (slot.key, at))
             .collect();
-        for entry in self.heaps.iter().flatten() {
-            if let Some((_, held_by)) = records.get_mut(&entry.key) {
-                *held_by += 1;
-            } else if let Some(record) = known.remove(&entry.key) {
-                records.insert(entry.key, (record, 1));
-            }
+        let mut here = Vec::with_capacity(other.slots.len());
+        for Slot { key, record, .. } in other.slots {
+            here.push(match (known.get(&key), record) {
+                (Some(&slot), _) => slot,
+                (None, Some(record)) => self.hold(key, record),
+                // Nothing leads to a free slot.
+                (None, None) => 0,
+            });
         }
-        self.records = records;
-        self.limit = self.highest_threshold();
+        for (mine, theirs) in self.trees.iter_mut().zip(other.trees) {
+            let moved = |entry: Entry| Entry { slot: here[entry.slot as usize], ..entry };
+            mine.extend(theirs.into_iter().map(moved));
+            mine.sort_unstable_by(|a, b| order(a, b, &self.slots));
+            mine.dedup_by_key(|entry| entry.slot);
+            mine.truncate(self.samples);
+        }
+        self.recount();
         Ok(())
     }
 
@@ -299,36 +314,88 @@ impl<T> Sketch<T> {
         if samples >= self.samples {
             return;
         }
-        for tree in 0..self.heaps.len() {
-            while self.heaps[tree].len() > samples {
-                if let Some(worst) = self.heaps[tree].pop() {
-                    self.release(worst.key);
-                }
+        self.samples = samples;
+        for entries in &mut self.trees {
+            let lowest = lowest(entries, samples, &self.slots);
+            entries.truncate(lowest);
+        }
+        self.recount();
+    }
+
+    /// Counts anew what trees of no more than `samples` entries lead to, and what they take.
+    fn recount(&mut self) {
+        self.slots.iter_mut().for_each(|slot| slot.held_by = 0);
+        for entry in self.trees.iter().flatten() {
+            self.slots[entry.slot as usize].held_by += 1;
+        }
+        self.free.clear();
+        for (at, slot) in (0..).zip(&mut self.slots) {
+            if slot.held_by == 0 {
+                slot.record = None;
+                self.free.push(at);
             }
         }
-        self.samples = samples;
+        for (known, entries) in self.thresholds.iter_mut().zip(&self.trees) {
+            *known = threshold(entries, self.samples);
+        }
         self.limit = self.highest_threshold();
     }
 
     /// Number of trees.
     pub fn trees(&self) -> usize {
-        self.heaps.len()
+        self.trees.len()
+    }
+
+    /// The entries of a tree's sample.
+    fn sample(&self, tree: usize) -> Vec<Entry> {
+        let mut entries = self.trees[tree].clone();
+        let lowest = lowest(&mut entries, self.samples, &self.slots);
+        entries.truncate(lowest);
+        entries
     }
 
     /// The keys of a tree's sample, in ascending order.
     pub fn keys(&self, tree: usize) -> Vec<RecordKey> {
-        let mut keys: Vec<RecordKey> = self.heaps[tree].iter().map(|entry| entry.key).collect();
+        let key = |entry: &Entry| self.slots[entry.slot as usize].key;
+        let mut keys: Vec<RecordKey> = self.sample(tree).iter().map(key).collect();
         keys.sort_unstable();
         keys
     }
 
     /// All records in any tree's sample, once each, in ascending order of their keys.
     pub fn records(&self) -> Vec<(RecordKey, &T)> {
+        let mut is_sampled = vec![false; self.slots.len()];
+        for tree in 0..self.trees.len() {
+            self.sample(tree).iter().for_each(|entry| is_sampled[entry.slot as usize] = true);
+        }
+        let sampled = self.slots.iter().zip(is_sampled).filter(|(_, is_sampled)| *is_sampled);
         let mut records: Vec<(RecordKey, &T)> =
-            self.records.iter().map(|(&key, (record, _))| (key, record)).collect();
+            sampled.filter_map(|(slot, _)| Some((slot.key, slot.record.as_ref()?))).collect();
         records.sort_unstable_by_key(|&(key, _)| key);
         records
     }
+}
+
+/// The order of a tree's entries: that of priority, then of identity.
+fn order<T>(a: &Entry, b: &Entry, slots: &[Slot<T>]) -> Ordering {
+    let key = |entry: &Entry| slots[entry.slot as usize].key;
+    a.priority.total_cmp(&b.priority).then_with(|| key(a).cmp(&key(b)))
+}
+
+/// Puts the lowest entries, at most so many, before all others; returns how many they are.
+fn lowest<T>(entries: &mut [Entry], samples: usize, slots: &[Slot<T>]) -> usize {
+    if entries.len() > samples {
+        entries.select_nth_unstable_by(samples, |a, b| order(a, b, slots));
+    }
+    entries.len().min(samples)
+}
+
+/// The highest priority of a sample, if it is whole; else any is taken.
+fn threshold(entries: &[Entry], samples: usize) -> f64 {
+    if entries.len() < samples {
+        return f64::INFINITY;
+    }
+    entries.iter().map(|entry| entry.priority).fold(0.0, f64::max)
 }
 
 /// Two sketches that can't be merged: (seed, trees, samples) of each.
@@ -365,13 +432,10 @@ mod tests {
     /// The slow oracle: the priority of every (record, tree), sorted, the first k.
     fn oracle(seed: u64, trees: usize, samples: usize, ids: &[u64]) -> Vec<Vec<RecordKey>> {
         let of_tree = |tree| {
-            let mut all: Vec<Entry> = ids
-                .iter()
-                .map(|&id| Entry { priority: priority(seed, trees, tree, id), key: key(id) })
-                .collect();
-            all.sort();
-            let mut keys: Vec<RecordKey> =
-                all.iter().take(samples).map(|entry| entry.key).collect();
+            let mut all: Vec<(f64, RecordKey)> =
+                ids.iter().map(|&id| (priority(seed, trees, tree, id), key(id))).collect();
+            all.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+            let mut keys: Vec<RecordKey> = all.iter().take(samples).map(|(_, key)| *key).collect();
             keys.sort();
             keys
         };
@@ -449,7 +513,6 @@ mod tests {
             ] {
                 prop_assert_eq!(all_keys(&got), all_keys(&want), "{}", order);
                 prop_assert_eq!(held(&got), held(&want), "{}", order);
-                prop_assert_eq!(got.limit, want.limit, "{}", order);
             }
         }
     }
@@ -496,8 +559,9 @@ mod tests {
 
     #[test]
     fn the_work_a_record_does_not_grow_with_the_trees_that_do_not_want_it() {
-        // Arrivals walked for one more record after 100,000: 1 + trees * 32 / 100,000 expected.
-        for (trees, most) in [(10, 1.1), (1000, 1.6)] {
+        // Arrivals walked for one more record after 100,000: 1 + trees * 32 / 100,000 expected, and more by
+        // what a threshold lags behind.
+        for (trees, most) in [(10, 1.1), (1000, 1.8)] {
             let ids: Vec<u64> = (0..100_000).collect();
             let sketch = sketch(5, trees, 32, &ids);
             let mut walked = 0;
