@@ -153,7 +153,7 @@ def draw(results, picture):
             for rows, value in zip(SIZES, values):
                 parts.append(f'<circle cx="{x[rows]:.1f}" cy="{place(value):.1f}" r="3.5" fill="#ffffff" stroke="{colour}" stroke-width="2"/>')
         for rows, value in zip(SIZES, series[label][2]):
-            text(x[rows], place(value) - 10, f"{value:.3g}", anchor="middle", fill=INK, weight="600")
+            text(x[rows] + 9, place(value) + 13, f"{value:.3g}", fill=INK, weight="600")
 
     import math
 
