@@ -1,21 +1,14 @@
 //! Completions and manual: every command and option that `--help` shows is in them.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "in the code that the tests share a failure must end the test as it does in a test"
-)]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
+use crate::folder::Folder;
+
 /// What a run prints.
 fn sawlog(arguments: &[&str]) -> String {
-    let run = Command::new(env!("CARGO_BIN_EXE_sawlog")).args(arguments).output();
-    let run = run.expect("sawlog runs");
-    assert!(run.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&run.stderr));
-    String::from_utf8(run.stdout).expect("text")
+    Folder::new().ok(&arguments.to_vec())
 }
 
 /// Every command with its long options, as the short help has them.
@@ -96,14 +89,10 @@ fn bash_completes_a_command_and_its_options() {
 
 #[test]
 fn the_manual_has_a_page_for_every_command() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let path = folder.path().to_str().expect("text");
-    assert_eq!(sawlog(&["man", path]), "");
-    let page = |name: &str| {
-        let text = std::fs::read_to_string(folder.path().join(name));
-        // Roff writes a hyphen as \-.
-        text.unwrap_or_else(|error| panic!("{name}: {error}")).replace("\\-", "-")
-    };
+    let folder = Folder::new();
+    assert_eq!(folder.ok("man ."), "");
+    // Roff writes a hyphen as \-.
+    let page = |name: &str| folder.text(name).replace("\\-", "-");
     let main = page("sawlog.1");
     for (name, options) in commands() {
         assert!(main.contains(&format!("sawlog-{name}(1)")), "{name} is not in sawlog.1");
@@ -115,8 +104,6 @@ fn the_manual_has_a_page_for_every_command() {
             assert!(page.contains(&option), "{name}: {option}");
         }
     }
-    let run = Command::new(env!("CARGO_BIN_EXE_sawlog")).args(["man", "/no/such/folder"]).output();
-    let run = run.expect("sawlog runs");
-    let said = String::from_utf8_lossy(&run.stderr);
-    assert!(!run.status.success() && said.contains("/no/such/folder"), "{said}");
+    let said = folder.fails("man /no/such/folder");
+    assert!(said.contains("/no/such/folder"), "{said}");
 }

@@ -1,11 +1,8 @@
 //! `sawlog evaluate` as a user runs it, its figures beside those that follow from `sawlog score`.
-#![allow(clippy::expect_used)]
-
-use std::path::Path;
-use std::process::{Command, Output};
 
 use serde_json::Value;
-use tempfile::TempDir;
+
+use crate::folder::Folder;
 
 const SPEC: &str = r#"format = "json"
 [[feature]]
@@ -17,28 +14,6 @@ name = "path"
 field = "/path"
 encode = "frequency"
 "#;
-
-fn run(folder: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sawlog"));
-    command.current_dir(folder).args(arguments).output().expect("it starts")
-}
-
-/// Standard output of a command that must succeed.
-fn ok(folder: &Path, arguments: &[&str]) -> String {
-    let output = run(folder, arguments);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{arguments:?} failed: {said}");
-    String::from_utf8(output.stdout).expect("text")
-}
-
-/// Standard error of a command that must fail cleanly.
-fn fails(folder: &Path, arguments: &[&str]) -> String {
-    let output = run(folder, arguments);
-    let said = String::from_utf8(output.stderr).expect("text");
-    assert_eq!(output.status.code(), Some(1), "{arguments:?} said: {said}");
-    assert!(!said.contains("panicked"), "{said}");
-    said
-}
 
 /// Requests of which every fiftieth takes long; two in three say whether they do.
 fn requests(count: u32) -> String {
@@ -55,25 +30,24 @@ fn requests(count: u32) -> String {
     (0..count).map(line).collect()
 }
 
-fn trained() -> TempDir {
-    let folder = tempfile::tempdir().expect("a folder");
-    std::fs::write(folder.path().join("spec.toml"), SPEC).expect("written");
-    std::fs::write(folder.path().join("log"), requests(6000)).expect("written");
+fn trained() -> Folder {
+    let folder = Folder::new();
+    folder.write("spec.toml", SPEC);
+    folder.write("log", requests(6000));
     let odd = "no json\n{\"duration\":9e6,\"path\":\"/new\"}\n";
-    std::fs::write(folder.path().join("later"), requests(5000) + odd).expect("written");
-    let train = ["train", "--spec", "spec.toml", "--input", "log", "--output", "model"];
-    ok(folder.path(), &[&train[..], &["--threshold", "quantile:0.99"]].concat());
+    folder.write("later", requests(5000) + odd);
+    folder.ok("train --spec spec.toml --input log --output model --threshold quantile:0.99");
     folder
 }
 
-fn evaluate(folder: &Path, more: &[&str]) -> Value {
+fn evaluate(folder: &Folder, more: &[&str]) -> Value {
     let fixed = ["evaluate", "--model", "model", "--input", "later", "--json"];
-    serde_json::from_str(&ok(folder, &[&fixed[..], more].concat())).expect("json")
+    folder.json(&[&fixed[..], more].concat())
 }
 
 /// Score and line of each record that `sawlog score` scores.
-fn scored(folder: &Path) -> Vec<(f32, u64)> {
-    let csv = ok(folder, &["score", "--model", "model", "--input", "later", "--format", "csv"]);
+fn scored(folder: &Folder) -> Vec<(f32, u64)> {
+    let csv = folder.ok("score --model model --input later --format csv");
     let row = |line: &str| {
         let mut cells = line.split(',');
         let score = cells.next().and_then(|cell| cell.parse().ok()).expect("a score");
@@ -85,9 +59,8 @@ fn scored(folder: &Path) -> Vec<(f32, u64)> {
 #[test]
 fn figures_are_those_of_the_scores() {
     let folder = trained();
-    let folder = folder.path();
-    let evaluation = evaluate(folder, &["--top", "7"]);
-    let scored = scored(folder);
+    let evaluation = evaluate(&folder, &["--top", "7"]);
+    let scored = scored(&folder);
     assert_eq!(evaluation["scored"], 5001);
     assert_eq!((&evaluation["read"], &evaluation["rejected"]), (&5002.into(), &1.into()));
     assert_eq!(scored.len(), 5001);
@@ -121,14 +94,13 @@ fn figures_are_those_of_the_scores() {
 #[test]
 fn labels_do_not_touch_scores_and_count_only_where_they_are() {
     let folder = trained();
-    let folder = folder.path();
-    let labelled = evaluate(folder, &["--label", "/slow"]);
-    let plain = evaluate(folder, &[]);
+    let labelled = evaluate(&folder, &["--label", "/slow"]);
+    let plain = evaluate(&folder, &[]);
     assert_eq!(labelled["quantiles"], plain["quantiles"]);
     // Of 5,000 records a third has no label, and so does the odd one.
     let labels = &labelled["labels"];
     let is_slow = |line: u64| (line - 1) % 50 == 49;
-    let known: Vec<(f32, bool)> = scored(folder)
+    let known: Vec<(f32, bool)> = scored(&folder)
         .into_iter()
         .filter(|(_, line)| *line <= 5000 && (line - 1) % 3 != 0)
         .map(|(score, line)| (score, is_slow(line)))
@@ -147,8 +119,7 @@ fn labels_do_not_touch_scores_and_count_only_where_they_are() {
     }
     let auc: f64 = labels["roc_auc"].as_f64().expect("a number");
     assert!((auc - won / pairs).abs() < 1e-12, "got {auc}, want {}", won / pairs);
-    let said =
-        ok(folder, &["evaluate", "--model", "model", "--input", "later", "--label", "/slow"]);
+    let said = folder.ok("evaluate --model model --input later --label /slow");
     for want in ["ROC-AUC", "average precision", "greatest F1", "calibrated"] {
         assert!(said.contains(want), "want {want} in:\n{said}");
     }
@@ -156,40 +127,38 @@ fn labels_do_not_touch_scores_and_count_only_where_they_are() {
 
 #[test]
 fn a_shingled_model_is_judged_by_the_newest_record_s_label() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let folder = folder.path();
+    let folder = Folder::new();
     let spec = "format = \"csv\"\n[[feature]]\nname = \"v\"\nfield = \"v\"\n[shingle]\nsize = 4\n";
-    std::fs::write(folder.join("spec.toml"), spec).expect("written");
+    folder.write("spec.toml", spec);
     let row = |i: u32| format!("{},{}\n", i * 31 % 17, u8::from(i % 100 == 99));
     let rows: String = (0..3000).map(row).collect();
-    std::fs::write(folder.join("train"), format!("v,other\n{rows}")).expect("written");
-    std::fs::write(folder.join("later"), format!("v,label\n{rows}")).expect("written");
-    ok(folder, &["train", "--spec", "spec.toml", "--input", "train", "--output", "model"]);
+    folder.write("train", format!("v,other\n{rows}"));
+    folder.write("later", format!("v,label\n{rows}"));
+    folder.ok("train --spec spec.toml --input train --output model");
     // The training file had no such column; the header of the later one says where it stands.
-    let evaluation = evaluate(folder, &["--label", "label"]);
+    let evaluation = evaluate(&folder, &["--label", "label"]);
     assert_eq!((&evaluation["scored"], &evaluation["no_history"]), (&2997.into(), &3.into()));
     assert_eq!(evaluation["labels"]["anomalies"], 30);
-    assert_eq!(evaluation["quantiles"], evaluate(folder, &[])["quantiles"]);
+    assert_eq!(evaluation["quantiles"], evaluate(&folder, &[])["quantiles"]);
 }
 
 #[test]
 fn what_can_not_be_evaluated_is_said_with_its_place() {
     let folder = trained();
-    let folder = folder.path();
     let fixed = ["evaluate", "--model", "model", "--input"];
     let bad = "{\"duration\":1,\"slow\":0}\n{\"duration\":1,\"slow\":\"secret\"}\n";
-    std::fs::write(folder.join("bad"), bad).expect("written");
-    let said = fails(folder, &[&fixed[..], &["bad", "--label", "/slow"]].concat());
+    folder.write("bad", bad);
+    let said = folder.fails(&[&fixed[..], &["bad", "--label", "/slow"]].concat());
     assert!(said.contains("input bad: line 2: label `/slow`"), "{said}");
     assert!(!said.contains("secret"), "{said}");
-    std::fs::write(folder.join("empty"), "").expect("written");
-    let said = fails(folder, &[&fixed[..], &["empty", "--report", "page.html"]].concat());
+    folder.write("empty", "");
+    let said = folder.fails(&[&fixed[..], &["empty", "--report", "page.html"]].concat());
     assert!(said.contains("no record"), "{said}");
-    assert!(!folder.join("page.html").exists(), "nothing half-written");
-    let said = fails(folder, &[&fixed[..], &["later", "--report", "later"]].concat());
+    assert!(!folder.path("page.html").exists(), "nothing half-written");
+    let said = folder.fails(&[&fixed[..], &["later", "--report", "later"]].concat());
     assert!(said.contains("output later is also an input"), "{said}");
     // One kind of label is no contradiction, and nothing to rank.
-    std::fs::write(folder.join("one"), "{\"duration\":1,\"slow\":0}\n").expect("written");
-    let said = ok(folder, &[&fixed[..], &["one", "--label", "/slow"]].concat());
+    folder.write("one", "{\"duration\":1,\"slow\":0}\n");
+    let said = folder.ok(&[&fixed[..], &["one", "--label", "/slow"]].concat());
     assert!(said.contains("labels of both kinds"), "{said}");
 }

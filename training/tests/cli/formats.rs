@@ -1,10 +1,7 @@
-//! What inputs may be: Parquet and bzip2, parts of them by time, and a look before all is read. The real
-//! binary on real files.
-#![allow(clippy::expect_used, clippy::panic)]
+//! What inputs may be: Parquet and bzip2, parts of them by time, and a look before all is read.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
 use std::sync::Arc;
 
 use parquet::basic::{Compression, ZstdLevel};
@@ -13,7 +10,8 @@ use parquet::data_type::ByteArray;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
-use tempfile::TempDir;
+
+use crate::folder::Folder;
 
 const SPEC: &str = r#"format = "json"
 [[feature]]
@@ -26,45 +24,10 @@ field = "/request/path"
 encode = "frequency"
 "#;
 
-struct Folder(TempDir);
-
-impl Folder {
-    fn new() -> Self {
-        let folder = Self(tempfile::tempdir().expect("a folder"));
-        folder.write("spec.toml", SPEC);
-        folder
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
-        let path = self.path(name);
-        std::fs::create_dir_all(path.parent().expect("a folder")).expect("created");
-        std::fs::write(path, bytes).expect("written");
-    }
-
-    fn run(&self, line: &str) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sawlog"));
-        let arguments = line.split(' ').filter(|argument| !argument.is_empty());
-        command.current_dir(self.0.path()).args(arguments).output().expect("it starts")
-    }
-
-    fn ok(&self, line: &str) -> String {
-        let run = self.run(line);
-        assert!(run.status.success(), "{line}: {}", String::from_utf8_lossy(&run.stderr));
-        String::from_utf8_lossy(&[run.stdout, run.stderr].concat()).into_owned()
-    }
-
-    fn fails(&self, line: &str) -> String {
-        let run = self.run(line);
-        let said = String::from_utf8(run.stderr).expect("text");
-        assert_eq!(run.status.code(), Some(1), "{line} said: {said}");
-        assert!(!said.contains("panicked"), "{said}");
-        assert!(!self.path("out").exists(), "{line}: something is written");
-        said
-    }
+fn folder() -> Folder {
+    let folder = Folder::new();
+    folder.write("spec.toml", SPEC);
+    folder
 }
 
 /// A record: duration, path if it has one, time in milliseconds.
@@ -139,15 +102,15 @@ fn write_parquet(path: &Path, compression: Compression, rows: &[Row]) {
 
 /// The scores of a file in order.
 fn scores(folder: &Folder, input: &str) -> Vec<String> {
-    folder.ok(&format!("score --model model --input {input} --format csv --output scores"));
-    let text = std::fs::read_to_string(folder.path("scores")).expect("written");
+    folder.said(&format!("score --model model --input {input} --format csv --output scores"));
+    let text = folder.text("scores");
     let score = |line: &str| line.split(',').next().expect("a score").to_owned();
     text.lines().skip(1).map(score).collect()
 }
 
 #[test]
 fn rows_of_parquet_are_the_records_that_arrive_as_json() {
-    let folder = Folder::new();
+    let folder = folder();
     let rows = rows(4500);
     folder.write("rows.jsonl", json(&rows));
     let zstd = Compression::ZSTD(ZstdLevel::default());
@@ -160,32 +123,31 @@ fn rows_of_parquet_are_the_records_that_arrive_as_json() {
     ] {
         write_parquet(&folder.path(name), compression, &rows);
         let said =
-            folder.ok(&format!("train --spec spec.toml --input {name} --output model --trees 5"));
+            folder.said(&format!("train --spec spec.toml --input {name} --output model --trees 5"));
         assert!(said.contains("kept       4,500"), "{name}: {said}");
         let (of_json, of_rows) = (scores(&folder, "rows.jsonl"), scores(&folder, name));
         assert_eq!(of_json.len(), 4500);
         assert!(of_json == of_rows, "{name}: other scores");
     }
     // By a pipe, which can't be read from its end.
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sawlog"));
-    command.current_dir(folder.0.path()).args(["score", "--model", "model", "--input", "-"]);
     let file = std::fs::File::open(folder.path("zstd")).expect("it is there");
-    let piped = command.stdin(file).output().expect("it starts");
+    let piped =
+        folder.command("score --model model --input -").stdin(file).output().expect("it starts");
     assert_eq!(String::from_utf8_lossy(&piped.stdout).lines().count(), 4500);
     for threads in 1..4 {
         let line =
             "sketch --spec spec.toml --trees 5 --input plain zstd rows.jsonl --output sketch";
-        folder.ok(&format!("{line}{threads} --threads {threads}"));
+        folder.said(&format!("{line}{threads} --threads {threads}"));
     }
-    let sketch = |at: u32| std::fs::read(folder.path(&format!("sketch{at}"))).expect("written");
+    let sketch = |at: u32| folder.bytes(&format!("sketch{at}"));
     assert!(sketch(1) == sketch(2) && sketch(2) == sketch(3));
 }
 
 #[test]
 fn a_parquet_file_that_cannot_be_used_says_why_and_where() {
-    let folder = Folder::new();
+    let folder = folder();
     write_parquet(&folder.path("rows"), Compression::SNAPPY, &rows(2500));
-    let whole = std::fs::read(folder.path("rows")).expect("written");
+    let whole = folder.bytes("rows");
     folder.write("cut", &whole[..whole.len() / 2]);
     folder.write("tiny", "PAR1");
     let mut damaged = whole.clone();
@@ -216,9 +178,9 @@ fn a_parquet_file_that_cannot_be_used_says_why_and_where() {
 /// No change of a byte makes it panic: it is read, or it is refused with its name.
 #[test]
 fn damaged_parquet_is_refused() {
-    let folder = Folder::new();
+    let folder = folder();
     write_parquet(&folder.path("rows"), Compression::UNCOMPRESSED, &rows(20));
-    let whole = std::fs::read(folder.path("rows")).expect("written");
+    let whole = folder.bytes("rows");
     for at in (4..whole.len()).step_by(29) {
         let mut damaged = whole.clone();
         damaged[at] ^= 0x41;
@@ -233,9 +195,9 @@ fn damaged_parquet_is_refused() {
 
 #[test]
 fn bzip2_is_read_as_what_it_holds() {
-    let folder = Folder::new();
+    let folder = folder();
     let text = json(&rows(3000));
-    folder.write("a/log", &text);
+    folder.write("log", &text);
     let bzip2 = |text: &[u8]| {
         let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
         encoder.write_all(text).expect("compressed");
@@ -244,18 +206,13 @@ fn bzip2_is_read_as_what_it_holds() {
     // Two streams, as parallel compressors write them.
     let (first, second) = text.as_bytes().split_at(70_000);
     let whole = [bzip2(first), bzip2(second)].concat();
-    let sketch = |name: &str| {
-        let line = format!("sketch --spec spec.toml --input {name} --output out --trees 2");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sawlog"));
-        let folder = folder.path("a");
-        std::fs::write(folder.join("spec.toml"), SPEC).expect("written");
-        let run = command.current_dir(&folder).args(line.split(' ')).output().expect("it starts");
-        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-        std::fs::read(folder.join("out")).expect("written")
+    let sketch = || {
+        folder.ok("sketch --spec spec.toml --input log --output sketch --trees 2");
+        folder.bytes("sketch")
     };
-    let plain = sketch("log");
-    folder.write("a/log", &whole);
-    assert!(sketch("log") == plain, "another sketch");
+    let plain = sketch();
+    folder.write("log", &whole);
+    assert!(sketch() == plain, "another sketch");
     folder.write("cut", &whole[..whole.len() - 20]);
     let said = folder.fails("sketch --spec spec.toml --input cut --output out --trees 2");
     assert!(said.contains("input cut: at byte "), "{said}");
@@ -263,15 +220,16 @@ fn bzip2_is_read_as_what_it_holds() {
 
 #[test]
 fn a_period_is_chosen_by_names_and_by_the_records_own_times() {
-    let folder = Folder::new();
+    let folder = folder();
     let rows = rows(7200);
     // The hour of writing: records come ten minutes late.
     folder.write("logs/2026/11/21/10/a", json(&rows[..3000]));
     folder.write("logs/2026/11/21/11/a", json(&rows[3000..6600]));
     folder.write("logs/2026/11/21/12/a", json(&rows[6600..]));
     let sketch = |more: &str| {
-        let said = folder
-            .ok(&format!("sketch --spec spec.toml --input logs --output sketch --trees 2 {more}"));
+        let said = folder.said(&format!(
+            "sketch --spec spec.toml --input logs --output sketch --trees 2 {more}"
+        ));
         let read = said.lines().find_map(|line| line.strip_prefix("read       "));
         read.and_then(|read| read.strip_suffix(" records")).expect("counted").replace(',', "")
     };
@@ -286,7 +244,7 @@ fn a_period_is_chosen_by_names_and_by_the_records_own_times() {
     // The time is no feature: with all records it makes no difference.
     let whole = |more: &str| {
         sketch(more);
-        std::fs::read(folder.path("sketch")).expect("written")
+        folder.bytes("sketch")
     };
     assert!(whole("") == whole("--time-field /at"));
     let fails = |more: &str| {
@@ -299,17 +257,17 @@ fn a_period_is_chosen_by_names_and_by_the_records_own_times() {
     assert_eq!(sketch(&timed), "3600", "with times of their own no date is needed");
     folder.write("logs/b", "{\"duration\":1,\"at\":\"2026-11-21 12:00:00\"}\n{\"duration\":1}\n");
     let said = folder
-        .ok(&format!("sketch --spec spec.toml --input logs --output sketch --trees 2 {timed}"));
+        .said(&format!("sketch --spec spec.toml --input logs --output sketch --trees 2 {timed}"));
     assert!(said.contains("logs/b:1 (byte 0): field `/at` is a time without a zone"), "{said}");
     assert!(said.contains("logs/b:2 (byte 42): field `/at` is missing"), "{said}");
 }
 
 #[test]
 fn a_dry_run_shows_what_becomes_of_each_feature_and_writes_nothing() {
-    let folder = Folder::new();
+    let folder = folder();
     folder.write("logs/a", json(&rows(3000)) + "no json\n{}\n");
     folder.write("logs/b", json(&rows(500)));
-    let said = folder.ok("train --spec spec.toml --input logs --dry-run");
+    let said = folder.said("train --spec spec.toml --input logs --dry-run");
     for want in [
         "up to 5,000 records each of 2 of 2 inputs; nothing is written",
         "read       3,502 records",
@@ -325,7 +283,7 @@ fn a_dry_run_shows_what_becomes_of_each_feature_and_writes_nothing() {
     ] {
         assert!(said.contains(want), "want {want} in:\n{said}");
     }
-    let names: Vec<_> = std::fs::read_dir(folder.0.path()).expect("readable").collect();
+    let names: Vec<_> = std::fs::read_dir(folder.root()).expect("readable").collect();
     assert_eq!(names.len(), 2, "the specification and the logs: {names:?}");
     folder.write("constant", "{\"duration\":1}\n{\"duration\":1}\n");
     let said = folder.fails("train --spec spec.toml --input constant --dry-run");

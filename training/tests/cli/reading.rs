@@ -1,12 +1,8 @@
-//! Reading on all cores: the real binary on real files. How many threads read makes no difference to what
+//! Reading on all cores: how many threads read makes no difference to what
 //! is made of it, nor to what is said.
-#![allow(clippy::expect_used)]
-
 use std::io::Write as _;
-use std::path::PathBuf;
-use std::process::{Command, Output};
 
-use tempfile::TempDir;
+use crate::folder::Folder;
 
 const SPEC: &str = r#"format = "json"
 [[feature]]
@@ -22,60 +18,34 @@ encode = "frequency"
 /// Those of a run that is not told, too.
 const THREADS: [&str; 5] = ["--threads 1", "--threads 2", "--threads 3", "--threads 7", ""];
 
-struct Folder(TempDir);
+fn folder(spec: &str) -> Folder {
+    let folder = Folder::new();
+    folder.write("spec.toml", spec);
+    folder
+}
 
-impl Folder {
-    fn new(spec: &str) -> Self {
-        let folder = Self(tempfile::tempdir().expect("a folder"));
-        std::fs::create_dir(folder.path("logs")).expect("a folder");
-        folder.write("spec.toml", spec);
-        folder
+/// Runs a command by each number of threads: its file and what it says, each time the same.
+fn same(folder: &Folder, line: &str, output: &str) -> (Vec<u8>, String) {
+    let runs = THREADS.map(|threads| {
+        let said = folder.said(&format!("{line} --output {output} {threads}"));
+        (folder.bytes(output), said)
+    });
+    for (run, threads) in runs.iter().zip(THREADS) {
+        assert!(run.0 == runs[0].0, "other bytes with {threads:?} than with {:?}", THREADS[0]);
+        assert_eq!(run.1, runs[0].1, "{threads:?} and {:?}", THREADS[0]);
     }
+    let [first, ..] = runs;
+    first
+}
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+/// Runs a command that fails by each number of threads: what it says, each time the same.
+fn same_failure(folder: &Folder, line: &str) -> String {
+    let said = THREADS.map(|threads| folder.fails(&format!("{line} --output out {threads}")));
+    for (other, threads) in said.iter().zip(THREADS) {
+        assert_eq!(*other, said[0], "{threads:?} and {:?}", THREADS[0]);
     }
-
-    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
-        std::fs::write(self.path(name), bytes).expect("written");
-    }
-
-    fn run(&self, line: &str) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sawlog"));
-        let arguments = line.split(' ').filter(|argument| !argument.is_empty());
-        command.current_dir(self.0.path()).args(arguments).output().expect("it starts")
-    }
-
-    /// Runs a command by each number of threads: its file and what it says, each time the same.
-    fn same(&self, line: &str, output: &str) -> (Vec<u8>, String) {
-        let runs = THREADS.map(|threads| {
-            let run = self.run(&format!("{line} --output {output} {threads}"));
-            let said = String::from_utf8_lossy(&[run.stdout, run.stderr].concat()).into_owned();
-            assert!(run.status.success(), "{threads}: {said}");
-            (std::fs::read(self.path(output)).expect("it is there"), said)
-        });
-        for (run, threads) in runs.iter().zip(THREADS) {
-            assert!(run.0 == runs[0].0, "other bytes with {threads:?} than with {:?}", THREADS[0]);
-            assert_eq!(run.1, runs[0].1, "{threads:?} and {:?}", THREADS[0]);
-        }
-        let [first, ..] = runs;
-        first
-    }
-
-    /// Runs a command that fails by each number of threads: what it says, each time the same.
-    fn same_failure(&self, line: &str) -> String {
-        let said = THREADS.map(|threads| {
-            let run = self.run(&format!("{line} --output out {threads}"));
-            assert_eq!(run.status.code(), Some(1), "{threads}");
-            assert!(!self.path("out").exists(), "{threads}: something is written");
-            String::from_utf8(run.stderr).expect("text")
-        });
-        for (other, threads) in said.iter().zip(THREADS) {
-            assert_eq!(*other, said[0], "{threads:?} and {:?}", THREADS[0]);
-        }
-        let [first, ..] = said;
-        first
-    }
+    let [first, ..] = said;
+    first
 }
 
 fn lines(records: std::ops::Range<u32>) -> String {
@@ -98,7 +68,7 @@ fn zstd(text: &str) -> Vec<u8> {
 
 /// Files of many blocks and of a few lines, plain and compressed, with bad records in several.
 fn with_logs() -> Folder {
-    let folder = Folder::new(SPEC);
+    let folder = folder(SPEC);
     let bad =
         |from: u32| format!("{}bad\n{}\n{{}}\n", lines(from..from + 10_000), "9".repeat(2 << 20));
     folder.write("logs/a.jsonl", bad(0) + &lines(30_000..40_000));
@@ -113,7 +83,7 @@ fn with_logs() -> Folder {
 #[test]
 fn a_sketch_and_a_model_are_the_same_bytes_for_any_number_of_threads() {
     let folder = with_logs();
-    let (_, said) = folder.same("sketch --spec spec.toml --input logs --trees 20", "sketch");
+    let (_, said) = same(&folder, "sketch --spec spec.toml --input logs --trees 20", "sketch");
     assert!(said.contains("rejected   9 ("), "{said}");
     // The first five in the order of the input, with their lines.
     let shown = [
@@ -127,25 +97,24 @@ fn a_sketch_and_a_model_are_the_same_bytes_for_any_number_of_threads() {
         assert!(said.contains(place), "want {place} in:\n{said}");
     }
     assert!(said.contains("the record has 2097152 bytes"), "{said}");
-    let (model, said) = folder.same("train --spec spec.toml --input logs --trees 20", "model");
+    let (model, said) = same(&folder, "train --spec spec.toml --input logs --trees 20", "model");
     assert!(said.contains("kept       44,560"), "{said}");
-    let run = folder.run("train --from-sketch sketch --output from-sketch");
-    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-    assert!(std::fs::read(folder.path("from-sketch")).expect("written") == model);
+    folder.ok("train --from-sketch sketch --output from-sketch");
+    assert!(folder.bytes("from-sketch") == model);
 }
 
 #[test]
 fn shingles_are_of_a_file_s_order_for_any_number_of_threads() {
     let folder = with_logs();
     let line = "sketch --spec spec.toml --input logs --shingle 4 --shingle-key /path --trees 20";
-    let (_, said) = folder.same(line, "sketch");
+    let (_, said) = same(&folder, line, "sketch");
     assert!(said.contains("records began a series"), "{said}");
 }
 
 #[test]
 fn columns_are_those_of_the_first_header_for_any_number_of_threads() {
     let spec = SPEC.replace("json", "csv").replace('/', "");
-    let folder = Folder::new(&spec);
+    let folder = folder(&spec);
     let rows = |from: u32, to: u32| -> String {
         (from..to).map(|i| format!("{},x{}\n", i * 31 % 997, i % 5)).collect()
     };
@@ -156,10 +125,10 @@ fn columns_are_those_of_the_first_header_for_any_number_of_threads() {
     folder.write("logs/c.csv", format!("\nduration,path\n{}", rows(0, 40_000)));
     folder.write("logs/d.csv", rows(60_000, 61_000));
     folder.write("logs/e.csv", "path,more,duration\nx1,0,17\n");
-    let (_, said) = folder.same("train --spec spec.toml --input logs --trees 20", "model");
+    let (_, said) = same(&folder, "train --spec spec.toml --input logs --trees 20", "model");
     assert!(said.contains("kept       41,001") && said.contains("columns duration,path"), "{said}");
     folder.write("logs/b.csv", "duration;path\n1;2\n");
-    let said = folder.same_failure("sketch --spec spec.toml --input logs");
+    let said = same_failure(&folder, "sketch --spec spec.toml --input logs");
     assert!(said.contains("input logs/b.csv: line 1: "), "{said}");
 }
 
@@ -172,7 +141,7 @@ fn of_several_damaged_inputs_the_first_is_told_for_any_number_of_threads() {
     for name in ["b1.gz", "b2.gz", "c1.gz"] {
         folder.write(&format!("logs/{name}"), &gzip(&lines(0..100))[..200]);
     }
-    let said = folder.same_failure("sketch --spec spec.toml --input logs");
+    let said = same_failure(&folder, "sketch --spec spec.toml --input logs");
     assert!(said.contains("input logs/a1.gz: at byte "), "{said}");
 }
 

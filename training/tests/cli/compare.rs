@@ -1,58 +1,10 @@
 //! `sawlog compare` as a user runs it: captures in files, the report in a terminal, as JSON and as a page.
-#![allow(clippy::expect_used, clippy::print_stdout)]
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
-use std::process::{Command, Output};
 
 use serde_json::Value;
-use tempfile::TempDir;
 
-struct Folder(TempDir);
-
-impl Folder {
-    fn new() -> Self {
-        Self(tempfile::tempdir().expect("a folder"))
-    }
-
-    fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.0.path().join(name);
-        std::fs::write(&path, text).expect("written");
-        path
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sawlog"));
-        let command = command.current_dir(self.0.path()).arg("compare").args(arguments);
-        command.output().expect("it starts")
-    }
-
-    fn ok(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{arguments:?} failed: {said}");
-        String::from_utf8(output.stdout).expect("text")
-    }
-
-    fn json(&self, arguments: &[&str]) -> Value {
-        serde_json::from_str(&self.ok(&[arguments, &["--json"]].concat())).expect("json")
-    }
-
-    fn fails(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let said = String::from_utf8(output.stderr).expect("text");
-        assert_eq!(output.status.code(), Some(1), "{arguments:?} said: {said}");
-        assert!(!said.contains("panicked"), "{said}");
-        said
-    }
-}
-
-/// A number between 0 and 1 that looks drawn by chance.
-fn noise(seed: u64) -> f64 {
-    let mixed = seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let mixed = (mixed ^ (mixed >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    (mixed >> 40) as f64 / (1_u64 << 24) as f64
-}
+use crate::folder::{Folder, noise};
 
 /// Captures of `count` records: the endpoint's score follows the local one, but for an `error` of its
 /// own, as a share of all.
@@ -82,15 +34,15 @@ fn each_of_the_three_sentences_has_its_captures() {
         ("less", 9000, 0.47, "keep watching", "drifting"),
         ("strangers", 3000, 1.0, "retrain", "disagree"),
     ] {
-        folder.write(name, &captures(count, error));
-        let report = folder.json(&[name]);
+        folder.write(name, captures(count, error));
+        let report = folder.json(&format!("compare {name} --json"));
         assert_eq!(
             (&report["advice"], &report["agreement"]),
             (&advice.into(), &agreement.into()),
             "{name}: {}",
             report["reason"]
         );
-        let text = folder.ok(&[name]);
+        let text = folder.ok(&format!("compare {name}"));
         let last = text.lines().last().expect("a line");
         assert!(last.starts_with(&format!("{advice}: ")), "{name}: {last}");
     }
@@ -102,7 +54,7 @@ fn every_record_counts_once_and_in_its_place() {
     let all = captures(400, 0.1);
     let (first, second) = all.split_at(all.len() / 2);
     let at = second.find('\n').expect("lines") + 1;
-    folder.write("a.jsonl", &format!("{first}{}", &second[..at]));
+    folder.write("a.jsonl", format!("{first}{}", &second[..at]));
     folder.write("b.jsonl", &second[at..]);
     let failed = all.lines().next().expect("a line");
     let failed = failed.replace("orders/3/0", "orders/9/0");
@@ -115,8 +67,8 @@ fn every_record_counts_once_and_in_its_place() {
         .expect("a line")
         .replace("05ad", "ffff")
         .replace(r#""timestamp_ms":1,"#, "");
-    folder.write("c.jsonl", &format!("{failed}\n\n{other}\n{all}"));
-    let report = folder.json(&["*.jsonl"]);
+    folder.write("c.jsonl", format!("{failed}\n\n{other}\n{all}"));
+    let report = folder.json("compare *.jsonl --json");
     let told = [&report["pairs"], &report["failed"], &report["repeated"], &report["others"]];
     assert_eq!(told, [400, 1, 400, 1], "{report}");
     assert_eq!(report["failures"][0], serde_json::json!(["it timed out", 1]));
@@ -126,9 +78,9 @@ fn every_record_counts_once_and_in_its_place() {
         .iter()
         .sum();
     assert_eq!(sum, 400);
-    let other = folder.fails(&["*.jsonl", "--model", "abc"]);
+    let other = folder.fails("compare *.jsonl --model abc");
     assert!(other.contains("no pair is of model abc; there are 05ad, ffff"), "{other}");
-    assert_eq!(folder.json(&["*.jsonl", "--model", "ff"])["pairs"], 1);
+    assert_eq!(folder.json("compare *.jsonl --model ff --json")["pairs"], 1);
 }
 
 #[test]
@@ -139,13 +91,13 @@ fn the_records_on_which_they_differ_most_come_first() {
         r#"{"id":"kafka/orders/3/odd","timestamp_ms":5,"local":{"model":"05ad","score":9.0,"threshold":2.0,"anomaly":true,"ms":0.8,"rows":400},"endpoint":{"name":"rcf","score":0.1,"threshold":2.0,"anomaly":false,"ms":14.5,"rows":20},"features":{"duration_ms":930250}}"#,
     );
     folder.write("pairs", &all);
-    let report = folder.json(&["pairs", "--top", "3"]);
+    let report = folder.json("compare pairs --top 3 --json");
     let most = report["differ_most"].as_array().expect("a list");
     assert_eq!(most.len(), 3);
     assert_eq!(most[0]["id"], "kafka/orders/3/odd");
     assert_eq!(most[0]["times"], 1001.0);
     assert_eq!(most[0]["features"]["duration_ms"], 930_250);
-    let text = folder.ok(&["pairs"]);
+    let text = folder.ok("compare pairs");
     assert!(text.contains("kafka/orders/3/odd") && text.contains("930250"), "{text}");
 }
 
@@ -154,8 +106,8 @@ fn the_page_is_one_file_without_a_way_to_the_network() {
     let folder = Folder::new();
     let all = captures(9000, 0.1).replacen("kafka/orders/3/7\"", "<script>alert(1)</script>\"", 1);
     folder.write("pairs", &all);
-    folder.ok(&["pairs", "--report", "report.html", "--top", "9000"]);
-    let page = std::fs::read_to_string(folder.0.path().join("report.html")).expect("a page");
+    folder.ok("compare pairs --report report.html --top 9000");
+    let page = folder.text("report.html");
     for never in ["<script", "http://", "https://", "src=", "url(", "@import", "<link"] {
         assert!(!page.contains(never), "{never} is in the page");
     }
@@ -163,7 +115,7 @@ fn the_page_is_one_file_without_a_way_to_the_network() {
     assert!(page.contains("<h1>Turn the endpoint off</h1>"));
     let dots = page.matches("<circle").count();
     assert!((1000..=6100).contains(&dots), "{dots} dots");
-    let said = folder.fails(&["pairs", "--report", "pairs"]);
+    let said = folder.fails("compare pairs --report pairs");
     assert!(said.contains("is also an input"), "{said}");
 }
 
@@ -177,13 +129,13 @@ fn a_bad_line_is_named_with_its_file() {
         (&good.lines().next().expect("one")[..80], "bad.jsonl: line 4: not a captured pair: EOF"),
         ("{\"id\":17}", "bad.jsonl: line 4: not a captured pair: expected a"),
     ] {
-        folder.write("bad.jsonl", &format!("{good}{bad}\n{good}"));
-        let told = folder.fails(&["bad.jsonl"]);
+        folder.write("bad.jsonl", format!("{good}{bad}\n{good}"));
+        let told = folder.fails("compare bad.jsonl");
         assert!(told.contains(said), "expected {said:?}, got {told:?}");
     }
     folder.write("empty.jsonl", "\n\n");
-    assert!(folder.fails(&["empty.jsonl"]).contains("there is no pair"));
-    assert!(folder.fails(&["missing.jsonl"]).contains("there is no such file"));
+    assert!(folder.fails("compare empty.jsonl").contains("there is no pair"));
+    assert!(folder.fails("compare missing.jsonl").contains("there is no such file"));
 }
 
 #[test]
@@ -195,8 +147,8 @@ fn scores_without_thresholds_are_compared_by_their_ranks() {
     let all =
         all.replace(r#""threshold":2.0,"anomaly":false"#, r#""threshold":null,"anomaly":null"#);
     folder.write("pairs", &all);
-    let report = folder.json(&["pairs"]);
+    let report = folder.json("compare pairs --json");
     assert_eq!((&report["agreement"], &report["differing"]), (&"agree".into(), &Value::Null));
-    let text = folder.ok(&["pairs"]);
+    let text = folder.ok("compare pairs");
     assert!(text.contains("not compared: one of both has no threshold"), "{text}");
 }

@@ -1,11 +1,10 @@
 //! `sawlog diff` as a user runs it: what it says of two models on a sample.
-#![allow(clippy::expect_used)]
 
 use std::fmt::Write as _;
-use std::process::{Command, Output};
 
 use serde_json::Value;
-use tempfile::TempDir;
+
+use crate::folder::{Folder, noise};
 
 const SPEC: &str = r#"format = "json"
 [[feature]]
@@ -30,47 +29,16 @@ name = "bytes"
 field = "/bytes"
 "#;
 
-struct Folder(TempDir);
-
-impl Folder {
-    /// Requests, a sample with two slow ones, and the models of `(name, specification, more arguments)`.
-    fn with_models(models: &[(&str, &str, &str)]) -> Self {
-        let folder = Self(tempfile::tempdir().expect("a folder"));
-        folder.write("log", &log(0..6000, &[]));
-        folder.write("sample", &log(6000..9000, &[6100, 7200]));
-        for (name, spec, more) in models {
-            folder.write("spec.toml", spec);
-            folder.ok(&format!("train --spec spec.toml --input log --output {name} {more}"));
-        }
-        folder
+/// Requests, a sample with two slow ones, and the models of `(name, specification, more arguments)`.
+fn with_models(models: &[(&str, &str, &str)]) -> Folder {
+    let folder = Folder::new();
+    folder.write("log", log(0..6000, &[]));
+    folder.write("sample", log(6000..9000, &[6100, 7200]));
+    for (name, spec, more) in models {
+        folder.write("spec.toml", spec);
+        folder.ok(&format!("train --spec spec.toml --input log --output {name} {more}"));
     }
-
-    fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.0.path().join(name), text).expect("written");
-    }
-
-    fn run(&self, line: &str) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sawlog"));
-        let command = command.current_dir(self.0.path()).args(line.split_whitespace());
-        command.output().expect("it starts")
-    }
-
-    fn ok(&self, line: &str) -> String {
-        let output = self.run(line);
-        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("text")
-    }
-
-    fn json(&self, line: &str) -> Value {
-        serde_json::from_str(&self.ok(&format!("{line} --json"))).expect("json")
-    }
-}
-
-/// A number between 0 and 1 that looks drawn by chance.
-fn noise(seed: u64) -> f64 {
-    let mixed = seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let mixed = (mixed ^ (mixed >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    (mixed >> 40) as f64 / (1_u64 << 24) as f64
+    folder
 }
 
 /// A request a number; those at `slow` take five times as long as any other.
@@ -96,8 +64,8 @@ fn counts(diff: &Value) -> [u64; 4] {
 
 #[test]
 fn a_model_and_itself_differ_in_nothing() {
-    let folder = Folder::with_models(&[("a", SPEC, "")]);
-    let diff = folder.json("diff a a --input sample");
+    let folder = with_models(&[("a", SPEC, "")]);
+    let diff = folder.json("diff a a --input sample --json");
     let [both, only_old, only_new, neither] = counts(&diff);
     assert_eq!((only_old, only_new, both + neither), (0, 0, 3000), "{diff}");
     assert!(both >= 2, "the slow ones are flagged by both: {diff}");
@@ -119,11 +87,11 @@ fn a_model_and_itself_differ_in_nothing() {
 
 #[test]
 fn another_threshold_flips_the_records_between_the_two() {
-    let folder = Folder::with_models(&[
+    let folder = with_models(&[
         ("strict", SPEC, "--threshold quantile:0.9"),
         ("lenient", SPEC, "--threshold quantile:0.999"),
     ]);
-    let diff = folder.json("diff strict lenient --input sample --top 5");
+    let diff = folder.json("diff strict lenient --input sample --top 5 --json");
     let [both, only_old, only_new, neither] = counts(&diff);
     assert!(both >= 2 && only_old > 100 && only_new == 0 && neither > 2000, "{diff}");
     assert_eq!(diff["rank_correlation"][0], 1.0);
@@ -142,7 +110,7 @@ fn another_threshold_flips_the_records_between_the_two() {
         assert!(flip["attribution"]["ms"]["share"].is_number(), "{flip}");
     }
     // The other way round the same records begin to be flagged.
-    let back = folder.json("diff lenient strict --input sample --top 5");
+    let back = folder.json("diff lenient strict --input sample --top 5 --json");
     assert_eq!(counts(&back), [both, 0, only_old, neither]);
     assert_eq!(back["newly_flagged"], diff["no_longer_flagged"]);
     let said = folder.ok("diff strict lenient --input sample --top 5");
@@ -154,12 +122,12 @@ fn another_threshold_flips_the_records_between_the_two() {
 
 #[test]
 fn features_that_come_go_and_change_are_named() {
-    let folder = Folder::with_models(&[("old", SPEC, ""), ("new", OTHER, "--seed 1")]);
+    let folder = with_models(&[("old", SPEC, ""), ("new", OTHER, "--seed 1")]);
     // A record that only one of the two can read is not compared.
     let sample =
         format!("{}{}\n", log(6000..7000, &[]), r#"{"path":"/1","seconds":0.1,"bytes":7}"#);
     folder.write("sample", &sample);
-    let diff = folder.json("diff old new --input sample");
+    let diff = folder.json("diff old new --input sample --json");
     assert_eq!((&diff["compared"], &diff["new"]["scored"]), (&1000.into(), &1001.into()));
     assert_eq!(diff["old"]["rejected"], 1);
     let features = diff["features"].as_array().expect("a list");
@@ -178,11 +146,11 @@ fn features_that_come_go_and_change_are_named() {
 
 #[test]
 fn categories_that_are_new_are_named() {
-    let folder = Folder::with_models(&[("old", SPEC, "")]);
-    folder.write("log", &log(0..6000, &[]).replace("\"/2\"", "\"/new\""));
+    let folder = with_models(&[("old", SPEC, "")]);
+    folder.write("log", log(0..6000, &[]).replace("\"/2\"", "\"/new\""));
     folder.write("spec.toml", SPEC);
     folder.ok("train --spec spec.toml --input log --output new");
-    let diff = folder.json("diff old new --input sample");
+    let diff = folder.json("diff old new --input sample --json");
     let path = &diff["features"][1];
     let got = (&path["status"], &path["categories_added"][0], &path["categories_removed"][0]);
     assert_eq!(got, (&"kept".into(), &"/new".into(), &"/2".into()));
@@ -192,14 +160,9 @@ fn categories_that_are_new_are_named() {
 
 #[test]
 fn what_cannot_be_compared_says_why() {
-    let folder = Folder::with_models(&[("a", SPEC, "--trees 10")]);
-    let fails = |line: &str| {
-        let output = folder.run(line);
-        assert_eq!(output.status.code(), Some(1), "{line}");
-        String::from_utf8(output.stderr).expect("text")
-    };
-    assert!(fails("diff a a --input -").contains("read more than once"));
-    assert!(fails("diff a none --input sample").contains("model none"));
+    let folder = with_models(&[("a", SPEC, "--trees 10")]);
+    assert!(folder.fails("diff a a --input -").contains("read more than once"));
+    assert!(folder.fails("diff a none --input sample").contains("model none"));
     folder.write("bad", "no json\n");
-    assert!(fails("diff a a --input bad").contains("no record could be scored"));
+    assert!(folder.fails("diff a a --input bad").contains("no record could be scored"));
 }

@@ -1,10 +1,10 @@
 //! The page of `sawlog evaluate --report` in a real browser: headless Chromium parses and draws it.
 //! What a record holds must stay text, whatever it looks like, and nothing may be asked of a network.
-#![allow(clippy::expect_used)]
-
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
+
+use crate::folder::Folder;
 
 /// As `tests/servers/setup` finds or installs it.
 const BROWSERS: [&str; 4] =
@@ -21,22 +21,16 @@ fn browser() -> PathBuf {
     all.find(|path| path.is_file()).expect("Chromium is not installed: run tests/servers/setup")
 }
 
-fn sawlog(folder: &Path, arguments: &[&str]) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sawlog"));
-    let run = command.current_dir(folder).args(arguments).output().expect("it starts");
-    assert!(run.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&run.stderr));
-}
-
 /// Runs the browser on the page and returns what it prints.
-fn browse(folder: &Path, arguments: &[&str]) -> String {
-    let profile = format!("--user-data-dir={}", folder.join("profile").display());
-    let page = format!("file://{}", folder.join("page.html").display());
+fn browse(folder: &Folder, arguments: &[&str]) -> String {
+    let profile = format!("--user-data-dir={}", folder.path("profile").display());
+    let page = format!("file://{}", folder.path("page.html").display());
     let run = Command::new(browser())
         // Inside a container there are no namespaces to build its sandbox of; the page is our own.
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", &profile])
         .args(arguments)
         .arg(page)
-        .current_dir(folder)
+        .current_dir(folder.root())
         .output()
         .expect("the browser starts");
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
@@ -44,7 +38,7 @@ fn browse(folder: &Path, arguments: &[&str]) -> String {
 }
 
 /// Series of two hosts with an outage that is labelled; the log of one host is hostile.
-fn write_inputs(folder: &Path) {
+fn write_inputs(folder: &Folder) {
     let spec = r#"format = "json"
 [[feature]]
 name = "<b>ms</b>"
@@ -54,7 +48,7 @@ name = "host"
 field = "/host"
 encode = "one_hot"
 "#;
-    std::fs::write(folder.join("spec.toml"), spec).expect("written");
+    folder.write("spec.toml", spec);
     let log = |is_later: bool| {
         let mut lines = String::new();
         for i in 0..3000_u32 {
@@ -66,21 +60,20 @@ encode = "one_hot"
         }
         lines
     };
-    std::fs::write(folder.join("log"), log(false)).expect("written");
-    std::fs::write(folder.join("later"), log(true)).expect("written");
+    folder.write("log", log(false));
+    folder.write("later", log(true));
 }
 
 #[test]
 fn a_browser_draws_the_report_and_runs_nothing_of_the_records() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let folder = folder.path();
-    write_inputs(folder);
-    sawlog(folder, &["train", "--spec", "spec.toml", "--input", "log", "--output", "model"]);
-    let fixed = ["evaluate", "--model", "model", "--input", "later", "--label", "/outage"];
-    sawlog(folder, &[&fixed[..], &["--top", "12", "--report", "page.html"]].concat());
+    let folder = Folder::new();
+    write_inputs(&folder);
+    folder.ok("train --spec spec.toml --input log --output model");
+    let evaluate = "evaluate --model model --input later --label /outage --top 12";
+    folder.ok(&format!("{evaluate} --report page.html"));
 
     // The page as the browser understood it, every element closed.
-    let page = browse(folder, &["--dump-dom"]);
+    let page = browse(&folder, &["--dump-dom"]);
     let count = |what: &str| page.matches(what).count();
     assert!(page.contains("<title>Scores by model</title>"), "no script has changed it");
     assert_eq!((count("<script"), count("<img")), (0, 0), "what records hold is text");
@@ -101,8 +94,8 @@ fn a_browser_draws_the_report_and_runs_nothing_of_the_records() {
     assert!(!page.contains("NaN") && !page.contains("inf,"), "every place is a number");
 
     // Drawn: a picture of some size that is not blank; one with nothing on it takes 5 kB.
-    browse(folder, &["--window-size=1200,2600", "--screenshot=page.png"]);
-    let picture = std::fs::read(folder.join("page.png")).expect("a picture");
+    browse(&folder, &["--window-size=1200,2600", "--screenshot=page.png"]);
+    let picture = folder.bytes("page.png");
     assert_eq!(&picture[..4], b"\x89PNG");
     let size = |at: usize| u32::from_be_bytes(picture[at..at + 4].try_into().expect("four"));
     assert_eq!((size(16), size(20)), (1200, 2600));

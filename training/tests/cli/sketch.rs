@@ -1,10 +1,6 @@
-//! Training in parts: the real binary on real files gives the bytes of training in one go.
-#![allow(clippy::expect_used)]
+//! Training in parts gives the bytes of training in one go.
 
-use std::path::PathBuf;
-use std::process::{Command, Output};
-
-use tempfile::TempDir;
+use crate::folder::Folder;
 
 const SPEC: &str = r#"format = "json"
 [[feature]]
@@ -17,55 +13,25 @@ field = "/path"
 encode = "frequency"
 "#;
 
-struct Folder(TempDir);
-
-impl Folder {
-    /// A folder of so many logs, with a bad record in each.
-    fn with_logs(files: u32) -> Self {
-        let folder = Self(tempfile::tempdir().expect("a folder"));
-        std::fs::create_dir(folder.path("logs")).expect("a folder");
-        for file in 0..files {
-            let line = |at: u32| {
-                let i = 1000 * file + at;
-                let (duration, path) = (100 + i * 7919 % 1013, i * 31 % 7);
-                format!("{{\"duration\":{duration},\"path\":\"/{path}\"}}\n")
-            };
-            let text: String = (0..80 + file).map(line).chain(["bad\n".to_owned()]).collect();
-            std::fs::write(folder.path(&format!("logs/{file:02}.jsonl")), text).expect("written");
-        }
-        std::fs::write(folder.path("spec.toml"), SPEC).expect("written");
-        folder
+/// A folder of so many logs, with a bad record in each.
+fn with_logs(files: u32) -> Folder {
+    let folder = Folder::new();
+    for file in 0..files {
+        let line = |at: u32| {
+            let i = 1000 * file + at;
+            let (duration, path) = (100 + i * 7919 % 1013, i * 31 % 7);
+            format!("{{\"duration\":{duration},\"path\":\"/{path}\"}}\n")
+        };
+        let text: String = (0..80 + file).map(line).chain(["bad\n".to_owned()]).collect();
+        folder.write(&format!("logs/{file:02}.jsonl"), text);
     }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn bytes(&self, name: &str) -> Vec<u8> {
-        std::fs::read(self.path(name)).expect("it is there")
-    }
-
-    fn run(&self, line: &str) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sawlog"));
-        command.current_dir(self.0.path()).args(line.split(' ')).output().expect("it starts")
-    }
-
-    fn ok(&self, line: &str) {
-        let output = self.run(line);
-        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-
-    fn fails(&self, line: &str) -> String {
-        let output = self.run(line);
-        let said = String::from_utf8(output.stderr).expect("text");
-        assert_eq!(output.status.code(), Some(1), "{line} said: {said}");
-        said
-    }
+    folder.write("spec.toml", SPEC);
+    folder
 }
 
 #[test]
 fn a_model_of_merged_sketches_is_the_model_of_all_logs() {
-    let folder = Folder::with_logs(64);
+    let folder = with_logs(64);
     folder.ok("train --spec spec.toml --input logs --output whole.model");
     let whole = folder.bytes("whole.model");
     folder.ok("sketch --spec spec.toml --input logs --output whole.sketch");
@@ -93,7 +59,7 @@ fn a_model_of_merged_sketches_is_the_model_of_all_logs() {
 
 #[test]
 fn training_goes_on_from_a_sketch_of_other_logs() {
-    let folder = Folder::with_logs(4);
+    let folder = with_logs(4);
     folder.ok("train --spec spec.toml --input logs --trees 30 --samples 64 --output whole.model");
     let start =
         "sketch --spec spec.toml --trees 30 --samples 64 --input logs/00.jsonl logs/01.jsonl";
@@ -108,7 +74,7 @@ fn training_goes_on_from_a_sketch_of_other_logs() {
 
 #[test]
 fn a_sketch_goes_through_a_pipe() {
-    let folder = Folder::with_logs(1);
+    let folder = with_logs(1);
     folder.ok("sketch --spec spec.toml --input logs --output by-name.sketch");
     let output = folder.run("sketch --spec spec.toml --input logs");
     assert!(output.stdout == folder.bytes("by-name.sketch"));
@@ -118,7 +84,7 @@ fn a_sketch_goes_through_a_pipe() {
 
 #[test]
 fn what_cannot_be_merged_says_why_and_writes_nothing() {
-    let folder = Folder::with_logs(3);
+    let folder = with_logs(3);
     let sketch = |name: &str, more: &str| {
         folder.ok(&format!("sketch --spec spec.toml --output {name} {more}"));
     };
@@ -132,15 +98,13 @@ fn what_cannot_be_merged_says_why_and_writes_nothing() {
     );
     let said = folder.fails("merge a c --output out");
     assert!(said.contains("sketch c") && said.contains("seed"), "{said}");
-    std::fs::write(folder.path("spec.toml"), SPEC.replace("frequency", "one_hot"))
-        .expect("written");
+    folder.write("spec.toml", SPEC.replace("frequency", "one_hot"));
     sketch("d", "--input logs/02.jsonl");
     assert!(folder.fails("merge a d --output out").contains("specifications differ"));
     let mut damaged = folder.bytes("a");
     damaged[200] ^= 1;
-    std::fs::write(folder.path("damaged"), &damaged).expect("written");
-    std::fs::write(folder.path("text"), "a line of text, long enough to be something\n")
-        .expect("written");
+    folder.write("damaged", &damaged);
+    folder.write("text", "a line of text, long enough to be something\n");
     assert!(folder.fails("merge damaged --output out").contains("sketch damaged: checksum"));
     assert!(folder.fails("train --from-sketch text --output out").contains("not a sawlog sketch"));
     assert!(folder.fails("train --from-sketch none --output out").contains("sketch none"));
@@ -150,8 +114,8 @@ fn what_cannot_be_merged_says_why_and_writes_nothing() {
 
 #[test]
 fn too_many_rejects_in_all_parts_together_make_no_model() {
-    let folder = Folder::with_logs(1);
-    std::fs::write(folder.path("bad"), "bad\n".repeat(50)).expect("written");
+    let folder = with_logs(1);
+    folder.write("bad", "bad\n".repeat(50));
     folder.ok("sketch --spec spec.toml --input bad logs --output sketch");
     let said = folder.fails("train --from-sketch sketch --output model");
     assert!(said.contains("51 of 131 records were rejected"), "{said}");
@@ -160,11 +124,10 @@ fn too_many_rejects_in_all_parts_together_make_no_model() {
 
 #[test]
 fn workers_sketch_parts_of_a_list_and_merge_what_comes_by_a_pipe() {
-    let folder = Folder::with_logs(7);
+    let folder = with_logs(7);
     // Named as they stand: this is no glob, nor a folder.
     std::fs::rename(folder.path("logs/03.jsonl"), folder.path("logs/0*.jsonl")).expect("renamed");
-    let listed = folder.run("sketch --spec spec.toml --input logs --list");
-    let listed = String::from_utf8(listed.stdout).expect("text");
+    let listed = folder.ok("sketch --spec spec.toml --input logs --list");
     let want = |line: &str| {
         let (size, name) = line.split_once('\t').expect("a tab");
         assert_eq!(size.parse(), Ok(folder.bytes(name).len()), "{line}");
@@ -176,16 +139,15 @@ fn workers_sketch_parts_of_a_list_and_merge_what_comes_by_a_pipe() {
     let mut together = Vec::new();
     for (part, lines) in listed.lines().collect::<Vec<_>>().chunks(3).enumerate() {
         let list = format!("{part}.list");
-        std::fs::write(folder.path(&list), lines.join("\n")).expect("written");
+        folder.write(&list, lines.join("\n"));
         folder.ok(&format!("sketch --spec spec.toml --input-list {list} --output sketch"));
         together.extend(folder.bytes("sketch"));
     }
-    std::fs::write(folder.path("together"), &together).expect("written");
+    folder.write("together", &together);
     let merge = |bytes: &str| {
         let input = std::fs::File::open(folder.path(bytes)).expect("there");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sawlog"));
-        command.current_dir(folder.0.path()).args(["merge", "-", "--output", "all"]).stdin(input);
-        let output = command.output().expect("it starts");
+        let output = folder.command("merge - --output all").stdin(input).output();
+        let output = output.expect("it starts");
         (output.status.success(), String::from_utf8(output.stderr).expect("text"))
     };
     assert_eq!(merge("together"), (true, String::new()));
@@ -203,7 +165,7 @@ fn workers_sketch_parts_of_a_list_and_merge_what_comes_by_a_pipe() {
         ("none", b"", "there is no sketch to merge"),
     ];
     for (name, bytes, why) in broken {
-        std::fs::write(folder.path(name), bytes).expect("written");
+        folder.write(name, bytes);
         let (is_ok, said) = merge(name);
         assert!(!is_ok && said.contains(why), "{name}: {said}");
         assert!(!folder.path("all").exists(), "{name}");
@@ -212,7 +174,7 @@ fn workers_sketch_parts_of_a_list_and_merge_what_comes_by_a_pipe() {
 
 #[test]
 fn a_list_that_is_none_says_where() {
-    let folder = Folder::with_logs(1);
+    let folder = with_logs(1);
     for (list, why) in [
         ("", "list list: it names no input"),
         ("1\tlogs/00.jsonl\nlogs/01.jsonl\n", "list list: line 2: not bytes, a tab and a name"),
@@ -220,7 +182,7 @@ fn a_list_that_is_none_says_where() {
         ("1\tlogs\n", "input logs: "),
         ("1\tlogs/none\n", "input logs/none: "),
     ] {
-        std::fs::write(folder.path("list"), list).expect("written");
+        folder.write("list", list);
         let said = folder.fails("sketch --spec spec.toml --input-list list --output sketch");
         assert!(said.contains(why), "{said}");
         assert!(!folder.path("sketch").exists());

@@ -1,11 +1,10 @@
 //! `sawlog tune` as a user runs it: what it tries, and what it recommends.
-#![allow(clippy::expect_used)]
 
 use std::fmt::Write as _;
-use std::process::{Command, Output};
 
 use serde_json::Value;
-use tempfile::TempDir;
+
+use crate::folder::{Folder, noise};
 
 const SPEC: &str = r#"format = "csv"
 [[feature]]
@@ -16,42 +15,28 @@ name = "b"
 field = "b"
 "#;
 
-/// A number between 0 and 1 that looks drawn by chance.
-fn noise(seed: u64) -> f64 {
-    let mixed = seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let mixed = (mixed ^ (mixed >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    (mixed >> 40) as f64 / (1_u64 << 24) as f64
-}
-
 /// Records of which one in forty is an anomaly: `b` is then away from all others, on a scale that is far below
 /// that of `a`, so that a forest of raw values hardly sees it.
-fn folder(spec: &str) -> TempDir {
-    let folder = tempfile::tempdir().expect("a folder");
+fn folder(spec: &str) -> Folder {
+    let folder = Folder::new();
     let mut text = "a,b,fault\n".to_owned();
     for at in 0..2000_u64 {
         let fault = at % 40 == 7;
         let b = if fault { 3.0 + noise(at) } else { noise(at + 10_000) };
         writeln!(text, "{},{b},{}", 1e6 * noise(at + 20_000), u8::from(fault)).expect("a string");
     }
-    std::fs::write(folder.path().join("log.csv"), text).expect("written");
-    std::fs::write(folder.path().join("spec.toml"), spec).expect("written");
+    folder.write("log.csv", text);
+    folder.write("spec.toml", spec);
     folder
 }
 
-fn run(folder: &TempDir, more: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sawlog"));
-    let command = command.current_dir(folder.path()).args(["tune", "--spec", "spec.toml"]);
-    command.args(["--input", "log.csv"]).args(more).output().expect("it starts")
+/// The command with more arguments.
+fn tune<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&["tune", "--spec", "spec.toml", "--input", "log.csv"], more].concat()
 }
 
-fn ok(folder: &TempDir, more: &[&str]) -> String {
-    let output = run(folder, more);
-    assert!(output.status.success(), "{more:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("text")
-}
-
-fn json(folder: &TempDir, more: &[&str]) -> Value {
-    serde_json::from_str(&ok(folder, &[more, &["--json"]].concat())).expect("json")
+fn json(folder: &Folder, more: &[&str]) -> Value {
+    folder.json(&tune(&[more, &["--json"]].concat()))
 }
 
 fn outcome<'r>(report: &'r Value, which: &str) -> &'r Value {
@@ -97,7 +82,7 @@ fn a_transform_that_is_specified_stays() {
     let report = json(&folder, &["--records", "400", "--seeds", "2"]);
     let tried = report["tried"].as_array().expect("a list");
     assert!(tried.iter().all(|it| it["transform"].is_null()), "{report}");
-    let said = ok(&folder, &["--records", "400", "--seeds", "2"]);
+    let said = folder.ok(&tune(&["--records", "400", "--seeds", "2"]));
     assert!(said.contains("train with --samples ") && said.contains("because "), "{said}");
     assert!(said.contains("recommended") && said.contains("the default"), "{said}");
     assert!(said.contains("transform = as specified"), "{said}");
@@ -106,12 +91,8 @@ fn a_transform_that_is_specified_stays() {
 #[test]
 fn what_cannot_be_tuned_says_why() {
     let folder = folder(SPEC);
-    let fails = |more: &[&str]| {
-        let output = run(&folder, more);
-        assert_eq!(output.status.code(), Some(1), "{more:?}");
-        String::from_utf8(output.stderr).expect("text")
-    };
+    let fails = |more: &[&str]| folder.fails(&tune(more));
     assert!(fails(&["--label", "a"]).contains("line 2: label `a` is not 0, 1, true or false"));
-    std::fs::write(folder.path().join("log.csv"), "a,b\n1,2\n3,4\n").expect("written");
+    folder.write("log.csv", "a,b\n1,2\n3,4\n");
     assert!(fails(&[]).contains("2 records make a point, too few"));
 }

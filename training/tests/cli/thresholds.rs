@@ -1,24 +1,10 @@
 //! The calibrated false-alarm rate on records that neither trees nor threshold have seen: series of
 //! the Numenta Anomaly Benchmark without anomalies, and the tail of a web shop's request logs.
-#![allow(clippy::expect_used)]
-
 use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_json::Value;
 
-fn sawlog(folder: &Path, arguments: &[&str]) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sawlog"));
-    let output = command.current_dir(folder).args(arguments).output().expect("it starts");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{arguments:?} failed: {said}");
-    String::from_utf8(output.stdout).expect("text")
-}
-
-fn example(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(path)
-}
+use crate::folder::{Folder, example};
 
 /// The shipped requests, a line each.
 fn requests() -> Vec<String> {
@@ -29,9 +15,9 @@ fn requests() -> Vec<String> {
 }
 
 /// What the model's threshold flags, and what three standard deviations would: flagged, records.
-fn flagged(folder: &Path, input: &str) -> ([f64; 2], f64) {
+fn flagged(folder: &Folder, input: &str) -> ([f64; 2], f64) {
     let command = ["evaluate", "--model", "model", "--input", input, "--json", "--top", "0"];
-    let evaluation: Value = serde_json::from_str(&sawlog(folder, &command)).expect("json");
+    let evaluation = folder.json(&command);
     let rows = evaluation["thresholds"].as_array().expect("a list");
     let flagged = |row: &Value| row["flagged"].as_f64().expect("a count");
     let three = rows.iter().find(|row| row["rule"] == "3sd").expect("three deviations");
@@ -50,20 +36,19 @@ fn most(rate: f64, records: f64, held_out: f64) -> f64 {
 fn series_without_anomalies_are_flagged_as_often_as_calibration_says() {
     for name in ["art_noisy.csv", "art_daily_small_noise.csv"] {
         for shingle in ["1", "24"] {
-            let folder = tempfile::tempdir().expect("a folder");
-            let folder = folder.path();
+            let folder = Folder::new();
             let text = std::fs::read_to_string(example(&format!("nab/{name}"))).expect("readable");
             let rows: Vec<&str> = text.lines().skip(1).collect();
             for (part, rows) in rows.chunks(rows.len().div_ceil(3)).enumerate() {
-                std::fs::write(folder.join(part.to_string()), rows.join("\n")).expect("written");
+                folder.write(&part.to_string(), rows.join("\n"));
             }
             let spec = example("nab/spec.toml").display().to_string();
             let train = ["train", "--spec", &spec, "--input", "0", "--output", "model"];
-            sawlog(folder, &[&train[..], &["--shingle", shingle]].concat());
+            folder.ok(&[&train[..], &["--shingle", shingle]].concat());
             let threshold = ["--threshold", "quantile:0.99"];
             let calibrate = ["calibrate", "--model", "model", "--input", "1"];
-            sawlog(folder, &[&calibrate[..], &threshold[..]].concat());
-            let ([got, _], records) = flagged(folder, "2");
+            folder.ok(&[&calibrate[..], &threshold[..]].concat());
+            let ([got, _], records) = flagged(&folder, "2");
             let most = most(0.01, records, records);
             assert!(got <= most, "{name}, shingle {shingle}: {got} of {records}, most {most:.1}");
         }
@@ -72,19 +57,17 @@ fn series_without_anomalies_are_flagged_as_often_as_calibration_says() {
 
 #[test]
 fn the_tail_of_request_logs_is_not_flooded_by_the_default_and_is_by_three_deviations() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let folder = folder.path();
+    let folder = Folder::new();
     let lines = requests();
     let (earlier, later) = lines.split_at(lines.len() * 7 / 10);
-    std::fs::write(folder.join("earlier"), earlier.join("\n")).expect("written");
-    std::fs::write(folder.join("later"), later.join("\n")).expect("written");
+    folder.write("earlier", earlier.join("\n"));
+    folder.write("later", later.join("\n"));
     let spec = example("nezha/spec.toml").display().to_string();
-    sawlog(folder, &["train", "--spec", &spec, "--input", "earlier", "--output", "model"]);
-    let inspected = sawlog(folder, &["inspect", "--json", "model"]);
-    let inspected: Value = serde_json::from_str(&inspected).expect("json");
+    folder.ok(&["train", "--spec", &spec, "--input", "earlier", "--output", "model"]);
+    let inspected = folder.json("inspect --json model");
     assert_eq!(inspected["calibration"]["rule"]["quantile"], 0.999, "the default");
     let held_out = inspected["calibration"]["records"].as_f64().expect("a count");
-    let ([got, three], records) = flagged(folder, "later");
+    let ([got, three], records) = flagged(&folder, "later");
     let most = most(0.001, records, held_out);
     assert!(got <= most, "{got} of {records} flagged, most {most:.1}");
     // A normal distribution has 0.13 % above three deviations; these scores are skewed.
@@ -93,24 +76,22 @@ fn the_tail_of_request_logs_is_not_flooded_by_the_default_and_is_by_three_deviat
 
 #[test]
 fn a_rate_in_time_holds_on_requests_that_were_not_seen() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let folder = folder.path();
+    let folder = Folder::new();
     let lines = requests();
     let part = |is_fifth: bool| {
         let of = lines.iter().enumerate().filter(|(at, _)| at.is_multiple_of(5) == is_fifth);
         of.map(|(_, line)| line.as_str()).collect::<Vec<_>>().join("\n")
     };
-    std::fs::write(folder.join("four"), part(false)).expect("written");
-    std::fs::write(folder.join("fifth"), part(true)).expect("written");
+    folder.write("four", part(false));
+    folder.write("fifth", part(true));
     let spec = example("nezha/spec.toml").display().to_string();
     let train = ["train", "--spec", &spec, "--input", "four", "--output", "model"];
     let rate = ["--threshold", "rate:1/min", "--records-per-hour", "5000"];
-    sawlog(folder, &[&train[..], &rate[..]].concat());
-    let inspected: Value =
-        serde_json::from_str(&sawlog(folder, &["inspect", "--json", "model"])).expect("json");
+    folder.ok(&[&train[..], &rate[..]].concat());
+    let inspected = folder.json("inspect --json model");
     assert_eq!(inspected["calibration"]["rule"]["quantile"], 0.988, "60 of 5,000");
     let held_out = inspected["calibration"]["records"].as_f64().expect("a count");
-    let ([got, _], records) = flagged(folder, "fifth");
+    let ([got, _], records) = flagged(&folder, "fifth");
     let hours = records / 5000.0;
     let (expected, most) = (60.0 * hours, most(0.012, records, held_out));
     let least = 2.0 * expected - most;
