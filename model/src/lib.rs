@@ -55,7 +55,7 @@ pub use import::{ImportError, Imported};
 pub use record::{MAX_RECORD_LEN, Reading, RecordError, Value};
 pub use sample::{RecordKey, Sketch, SourceKey};
 pub use shingle::{SeriesError, Shingler};
-pub use sketch::{SketchError, SketchMergeError, TrainingSieve, TrainingSketch};
+pub use sketch::{Decay, SketchError, SketchMergeError, TrainingSieve, TrainingSketch};
 pub use snapshot::{FeatureShare, Model, Peak, Provenance, SnapshotError};
 pub use spec::{Shingle, Spec, SpecError, ValidSpec};
 pub use tree::{MAX_COORDINATE, MAX_DIMENSIONS, MAX_SAMPLES};

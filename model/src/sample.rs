@@ -13,6 +13,12 @@
 //! a record one walks the arrivals until they pass the highest threshold of any tree: in
 //! expectation 1 + T * threshold steps, that is O(1 + trees that want it), and once N records have
 //! gone by, a threshold is about k / N.
+//!
+//! **Weights.** A record of weight w has its times divided by w: they are Exp(w), and the lowest k are a
+//! sample without replacement in which each next record is drawn with a probability proportional to its
+//! weight (Efraimidis and Spirakis 2006). A weight that halves with age is 2^(time / half-life), beyond
+//! any float within a few years; so priorities are kept as logarithms, ln(arrival) - ln(weight), which are in
+//! the same order. Without weights all logarithms are 0.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -114,19 +120,40 @@ impl Arrivals {
 pub struct Sieve {
     seed: u64,
     trees: usize,
-    /// Least U of a first arrival within the sketch's limit.
+    limit: f64,
+    /// The step that the logarithm of the last record's weight was on.
+    step: f64,
+    /// Least U of a first arrival within the limit, of a record whose weight is on that step.
     least: f64,
 }
 
+/// A sieve takes weights in steps of so much of their logarithm: logs are in the order of time, so two
+/// exponentials are done for one step and not for each record, and 3 % too many pass at most.
+const SIEVE_STEPS: f64 = 64.0;
+
 impl Sieve {
-    /// False for a record that no tree takes.
-    pub fn passes(&self, key: RecordKey) -> bool {
+    fn new(seed: u64, trees: usize, limit: f64) -> Self {
+        let mut sieve = Self { seed, trees, limit, step: f64::NAN, least: 0.0 };
+        sieve.step_to(0.0);
+        sieve
+    }
+
+    fn step_to(&mut self, step: f64) {
+        self.step = step;
+        // The step above the next one: what rounding does to a logarithm lets none through too few.
+        let log_weight = (step + 2.0) / SIEVE_STEPS;
+        self.least = libm::exp(-libm::exp(self.limit + log_weight) * as_f64(self.trees));
+    }
+
+    /// False for a record that no tree takes. `log_weight` as for [`Sketch::offer`].
+    pub fn passes(&mut self, key: RecordKey, log_weight: f64) -> bool {
+        let step = (log_weight * SIEVE_STEPS).floor();
+        if step != self.step {
+            self.step_to(step);
+        }
         Arrivals::new(self.seed, self.trees, key).uniform() >= self.least
     }
 }
-
-/// More than the rounding of a logarithm and an exponential: what is this close to the limit passes.
-const SIEVE_MARGIN: f64 = 1e-9;
 
 /// A record's place in a tree's sample.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -140,9 +167,23 @@ struct Entry {
 #[derive(Debug)]
 struct Slot<T> {
     key: RecordKey,
+    log_weight: f64,
     record: Option<T>,
     /// How often it is held; a slot without a record is free.
     held_by: u32,
+}
+
+/// A record of a sketch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Kept<'a, T> {
+    /// Its identity.
+    pub key: RecordKey,
+    /// The natural logarithm of its weight.
+    pub log_weight: f64,
+    /// The lowest of its priorities in the samples that have it.
+    pub priority: f64,
+    /// The record.
+    pub record: &'a T,
 }
 
 /// Bottom-k samples of `trees` trees over records of type `T`, each record stored once.
@@ -185,13 +226,12 @@ impl<T> Sketch<T> {
 
     /// What tells records apart from the sketch as it is now.
     pub fn sieve(&self) -> Sieve {
-        let (seed, trees) = (self.seed, self.trees.len());
-        let least = libm::exp(-self.limit * as_f64(trees)) * (1.0 - SIEVE_MARGIN);
-        Sieve { seed, trees, least }
+        Sieve::new(self.seed, self.trees.len(), self.limit)
     }
 
-    /// Offers a record; `make` is called only if a tree takes it. A key is offered once.
-    pub fn offer(&mut self, key: RecordKey, make: impl FnOnce() -> T) {
+    /// Offers a record; `make` is called only if a tree takes it. A key is offered once, with the natural
+    /// logarithm of its weight, which is finite: 0 where records weigh the same.
+    pub fn offer(&mut self, key: RecordKey, log_weight: f64, make: impl FnOnce() -> T) {
         self.offered += 1;
         let trees = self.trees.len();
         let mut arrivals = Arrivals::new(self.seed, trees, key);
@@ -199,7 +239,8 @@ impl<T> Sketch<T> {
         let mut held = None;
         let mut pending = trees;
         while pending > 0 {
-            let (priority, tree) = arrivals.next();
+            let (time, tree) = arrivals.next();
+            let priority = libm::log(time) - log_weight;
             if priority > self.limit {
                 break;
             }
@@ -214,7 +255,7 @@ impl<T> Sketch<T> {
             }
             let slot = match (held, make.take()) {
                 (Some(slot), _) => slot,
-                (None, Some(make)) => self.hold(key, make()),
+                (None, Some(make)) => self.hold(key, log_weight, make()),
                 (None, None) => return,
             };
             held = Some(slot);
@@ -231,8 +272,8 @@ impl<T> Sketch<T> {
 
     /// Finds a place for a record, and holds it there until it is let go of.
     #[expect(clippy::cast_possible_truncation, reason = "fewer records than places in trees")]
-    fn hold(&mut self, key: RecordKey, record: T) -> u32 {
-        let held = Slot { key, record: Some(record), held_by: 1 };
+    fn hold(&mut self, key: RecordKey, log_weight: f64, record: T) -> u32 {
+        let held = Slot { key, log_weight, record: Some(record), held_by: 1 };
         match self.free.pop() {
             Some(slot) => {
                 self.slots[slot as usize] = held;
@@ -271,7 +312,7 @@ impl<T> Sketch<T> {
     }
 
     fn highest_threshold(&self) -> f64 {
-        self.thresholds.iter().copied().fold(0.0, f64::max)
+        self.thresholds.iter().copied().fold(f64::NEG_INFINITY, f64::max)
     }
 
     /// Joins another sketch of the same seed, trees and samples: the result is the sketch of both
@@ -290,10 +331,10 @@ impl<T> Sketch<T> {
             .map(|(at, slot)| (slot.key, at))
             .collect();
         let mut here = Vec::with_capacity(other.slots.len());
-        for Slot { key, record, .. } in other.slots {
+        for Slot { key, log_weight, record, .. } in other.slots {
             here.push(match (known.get(&key), record) {
                 (Some(&slot), _) => slot,
-                (None, Some(record)) => self.hold(key, record),
+                (None, Some(record)) => self.hold(key, log_weight, record),
                 // Nothing leads to a free slot.
                 (None, None) => 0,
             });
@@ -363,16 +404,27 @@ impl<T> Sketch<T> {
     }
 
     /// All records in any tree's sample, once each, in ascending order of their keys.
-    pub fn records(&self) -> Vec<(RecordKey, &T)> {
-        let mut is_sampled = vec![false; self.slots.len()];
-        for tree in 0..self.trees.len() {
-            self.sample(tree).iter().for_each(|entry| is_sampled[entry.slot as usize] = true);
+    pub fn kept(&self) -> Vec<Kept<'_, T>> {
+        let mut priorities = vec![None; self.slots.len()];
+        for entry in (0..self.trees.len()).flat_map(|tree| self.sample(tree)) {
+            let lowest = &mut priorities[entry.slot as usize];
+            *lowest = Some(entry.priority.min(lowest.unwrap_or(f64::INFINITY)));
         }
-        let sampled = self.slots.iter().zip(is_sampled).filter(|(_, is_sampled)| *is_sampled);
-        let mut records: Vec<(RecordKey, &T)> =
-            sampled.filter_map(|(slot, _)| Some((slot.key, slot.record.as_ref()?))).collect();
-        records.sort_unstable_by_key(|&(key, _)| key);
-        records
+        let kept = |(slot, priority)| {
+            let Slot { key, log_weight, record, .. }: &Slot<T> = slot;
+            let (key, log_weight, priority, record) =
+                (*key, *log_weight, priority?, record.as_ref()?);
+            Some(Kept { key, log_weight, priority, record })
+        };
+        let mut all: Vec<Kept<'_, T>> =
+            self.slots.iter().zip(priorities).filter_map(kept).collect();
+        all.sort_unstable_by_key(|kept| kept.key);
+        all
+    }
+
+    /// The same without what they weigh.
+    pub fn records(&self) -> Vec<(RecordKey, &T)> {
+        self.kept().into_iter().map(|kept| (kept.key, kept.record)).collect()
     }
 }
 
@@ -395,7 +447,7 @@ fn threshold(entries: &[Entry], samples: usize) -> f64 {
     if entries.len() < samples {
         return f64::INFINITY;
     }
-    entries.iter().map(|entry| entry.priority).fold(0.0, f64::max)
+    entries.iter().map(|entry| entry.priority).fold(f64::NEG_INFINITY, f64::max)
 }
 
 /// Two sketches that can't be merged: (seed, trees, samples) of each.
@@ -418,8 +470,8 @@ mod tests {
         RecordKey::new("records", id)
     }
 
-    /// The slow oracle's priority: walks the record's whole process until the tree's first arrival.
-    fn priority(seed: u64, trees: usize, tree: usize, id: u64) -> f64 {
+    /// The slow oracle's first arrival at a tree: walks the record's whole process.
+    fn arrival(seed: u64, trees: usize, tree: usize, id: u64) -> f64 {
         let mut arrivals = Arrivals::new(seed, trees, key(id));
         loop {
             let (time, at) = arrivals.next();
@@ -429,11 +481,23 @@ mod tests {
         }
     }
 
-    /// The slow oracle: the priority of every (record, tree), sorted, the first k.
-    fn oracle(seed: u64, trees: usize, samples: usize, ids: &[u64]) -> Vec<Vec<RecordKey>> {
+    /// The logarithm of the weight of a record that is `id` times so much of a half-life old.
+    fn log_weight(id: u64, part: f64) -> f64 {
+        id as f64 * part * std::f64::consts::LN_2
+    }
+
+    /// The slow oracle: the priority of every (record, tree), sorted, the first k. The weight itself is used.
+    fn oracle(
+        seed: u64,
+        trees: usize,
+        samples: usize,
+        part: f64,
+        ids: &[u64],
+    ) -> Vec<Vec<RecordKey>> {
         let of_tree = |tree| {
+            let priority = |id| arrival(seed, trees, tree, id) / log_weight(id, part).exp();
             let mut all: Vec<(f64, RecordKey)> =
-                ids.iter().map(|&id| (priority(seed, trees, tree, id), key(id))).collect();
+                ids.iter().map(|&id| (priority(id), key(id))).collect();
             all.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
             let mut keys: Vec<RecordKey> = all.iter().take(samples).map(|(_, key)| *key).collect();
             keys.sort();
@@ -442,10 +506,14 @@ mod tests {
         (0..trees).map(of_tree).collect()
     }
 
-    fn sketch(seed: u64, trees: usize, samples: usize, ids: &[u64]) -> Sketch<u64> {
+    fn weighted(seed: u64, trees: usize, samples: usize, part: f64, ids: &[u64]) -> Sketch<u64> {
         let mut sketch = Sketch::new(seed, trees, samples);
-        ids.iter().for_each(|&id| sketch.offer(key(id), || id));
+        ids.iter().for_each(|&id| sketch.offer(key(id), log_weight(id, part), || id));
         sketch
+    }
+
+    fn sketch(seed: u64, trees: usize, samples: usize, ids: &[u64]) -> Sketch<u64> {
+        weighted(seed, trees, samples, 0.0, ids)
     }
 
     fn all_keys<T>(sketch: &Sketch<T>) -> Vec<Vec<RecordKey>> {
@@ -462,30 +530,61 @@ mod tests {
         #[test]
         fn the_sketch_is_the_oracles(
             seed: u64, trees in 1_usize..12, samples in 1_usize..20, count in 0_u64..300,
+            part in prop_oneof![Just(0.0), -0.5..2.0_f64],
         ) {
             let ids: Vec<u64> = (0..count).collect();
-            let sketch = sketch(seed, trees, samples, &ids);
-            prop_assert_eq!(all_keys(&sketch), oracle(seed, trees, samples, &ids));
+            let sketch = weighted(seed, trees, samples, part, &ids);
+            prop_assert_eq!(all_keys(&sketch), oracle(seed, trees, samples, part, &ids));
+        }
+
+        #[test]
+        fn a_sieve_holds_back_nothing_that_the_sketch_takes(
+            seed: u64, trees in 1_usize..12, samples in 1_usize..20, before in 0_u64..300,
+            part in prop_oneof![Just(0.0), -0.5..0.5_f64, Just(1e5)],
+        ) {
+            let mut sketch = weighted(seed, trees, samples, part, &(0..before).collect::<Vec<_>>());
+            let mut sieve = sketch.sieve();
+            for id in before..before + 100 {
+                let log_weight = log_weight(id, part);
+                let mut is_taken = false;
+                sketch.offer(key(id), log_weight, || {
+                    is_taken = true;
+                    id
+                });
+                prop_assert!(!is_taken || sieve.passes(key(id), log_weight), "record {}", id);
+            }
+        }
+
+        /// Years in half-lives of a minute: such weights are beyond any float.
+        #[test]
+        fn only_differences_of_age_count(
+            seed: u64, samples in 1_usize..10, part in 0.0..2.0_f64, halvings in -1_000_000..1_000_000_i64,
+        ) {
+            let ids: Vec<u64> = (0..200).collect();
+            let mut later = Sketch::new(seed, 5, samples);
+            let shift = halvings as f64 * std::f64::consts::LN_2;
+            ids.iter().for_each(|&id| later.offer(key(id), log_weight(id, part) + shift, || id));
+            prop_assert_eq!(all_keys(&later), all_keys(&weighted(seed, 5, samples, part, &ids)));
         }
 
         #[test]
         fn order_and_splits_make_no_difference(
-            seed: u64, samples in 1_usize..10, mut ids in prop::collection::hash_set(0_u64..1000, 0..200)
+            seed: u64, samples in 1_usize..10, part in prop_oneof![Just(0.0), 0.0..0.1_f64], mut ids in prop::collection::hash_set(0_u64..1000, 0..200)
                 .prop_map(|ids| ids.into_iter().collect::<Vec<_>>()), cut in 0.0..1.0_f64,
         ) {
-            let whole = sketch(seed, 5, samples, &ids);
+            let whole = weighted(seed, 5, samples, part, &ids);
             let at = (as_f64(ids.len()) * cut) as usize;
             let (a, b) = ids.split_at(at);
-            let mut ab = sketch(seed, 5, samples, a);
-            ab.merge(sketch(seed, 5, samples, b)).expect("same shape");
-            let mut ba = sketch(seed, 5, samples, b);
-            ba.merge(sketch(seed, 5, samples, a)).expect("same shape");
+            let mut ab = weighted(seed, 5, samples, part, a);
+            ab.merge(weighted(seed, 5, samples, part, b)).expect("same shape");
+            let mut ba = weighted(seed, 5, samples, part, b);
+            ba.merge(weighted(seed, 5, samples, part, a)).expect("same shape");
             prop_assert_eq!(all_keys(&ab), all_keys(&whole));
             prop_assert_eq!(all_keys(&ba), all_keys(&whole));
             prop_assert_eq!(held(&ab), held(&whole));
             ids.reverse();
-            prop_assert_eq!(all_keys(&sketch(seed, 5, samples, &ids)), all_keys(&whole));
-            let mut shrunk = sketch(seed, 5, samples + 7, &ids);
+            prop_assert_eq!(all_keys(&weighted(seed, 5, samples, part, &ids)), all_keys(&whole));
+            let mut shrunk = weighted(seed, 5, samples + 7, part, &ids);
             shrunk.shrink(samples);
             prop_assert_eq!(all_keys(&shrunk), all_keys(&whole));
             prop_assert_eq!(held(&shrunk), held(&whole));
@@ -539,12 +638,42 @@ mod tests {
         assert!((chi2 - 299.0).abs() < 123.0, "chi-square {chi2}, want 299 within 123");
     }
 
+    /// Of n records of weights w the first is i with w_i / W, the second then j with w_j / (W - w_i).
+    #[test]
+    fn inclusion_follows_the_weights() {
+        let (records, trees) = (20_u64, 10_000);
+        let part = 0.25;
+        let weight = |id| log_weight(id, part).exp();
+        let whole: f64 = (0..records).map(weight).sum();
+        let sketch = weighted(12, trees, 2, part, &(0..records).collect::<Vec<_>>());
+        let mut hits: HashMap<RecordKey, f64> = HashMap::new();
+        for keys in all_keys(&sketch) {
+            keys.into_iter().for_each(|key| *hits.entry(key).or_default() += 1.0);
+        }
+        for id in 0..records {
+            let others = (0..records).filter(|&other| other != id);
+            let second: f64 = others
+                .map(|other| weight(other) / whole * weight(id) / (whole - weight(other)))
+                .sum();
+            let p = weight(id) / whole + second;
+            let (n, got) = (trees as f64, hits.get(&key(id)).copied().unwrap_or(0.0));
+            let deviation = (n * p * (1.0 - p)).sqrt();
+            assert!(
+                (got - n * p).abs() < 4.5 * deviation,
+                "record {id} of weight {}: in {got} samples, want {} within {}",
+                weight(id),
+                n * p,
+                4.5 * deviation
+            );
+        }
+    }
+
     #[test]
     fn priorities_of_different_trees_are_independent_and_exponential() {
         let n = 20_000;
         let (mut mean, mut both, mut one) = (0.0, 0.0, 0.0);
         for id in 0..n {
-            let (a, b) = (priority(3, 7, 2, id), priority(3, 7, 5, id));
+            let (a, b) = (arrival(3, 7, 2, id), arrival(3, 7, 5, id));
             mean += a;
             let (low_a, low_b) = (f64::from(u8::from(a < 0.5)), f64::from(u8::from(b < 0.5)));
             one += low_a;
@@ -568,7 +697,7 @@ mod tests {
             for id in 100_000..110_000 {
                 let mut arrivals = Arrivals::new(5, trees, key(id));
                 walked += 1;
-                while arrivals.next().0 <= sketch.limit {
+                while libm::log(arrivals.next().0) <= sketch.limit {
                     walked += 1;
                 }
             }

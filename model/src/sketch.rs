@@ -7,19 +7,26 @@
 //! sketch of an input is the merged sketches of its parts, byte for byte, whatever the parts, their
 //! order and the shape of the merge; and what a model is built from fits a file that workers can send.
 //!
+//! # Time decay
+//! With a half-life ([`Decay`]) a record's weight is 2^(its time / half-life), and both samples are drawn by
+//! weights. The held-out records stand for what a record of today is like: where they are fewer than the
+//! sample takes, each counts with the share that its weight has ([`TrainingSketch::calibration_records`]).
+//!
 //! # The file
 //! Little-endian, fixed width:
 //!
 //! ```text
 //! offset  bytes   what
 //! 0       8       magic "SAWLOGSK"
-//! 8       4       version, u32: 1
+//! 8       4       version, u32: 2 if there is a half-life, else 1
 //! 12      4       H, length of the header, u32, at most 16 MiB
 //! 16      8       L, length of the whole file, u64
-//! 24      H       header: `Header` in bincode 2, fixed integers, little-endian
+//! 24      H       header: `Header` in bincode 2, fixed integers, little-endian; in version 2 then
+//!                 the half-life in milliseconds, u64, and the time's field, a string
 //! then    names   of the inputs, ascending, none twice: count, u64; each its length, u32, and UTF-8
 //! then    records of the trees' samples, then those held out: count, u64; each, by ascending key, the
-//!                 key, 16 bytes, and one value for each feature of each record of its point: a byte
+//!                 key, 16 bytes, in version 2 the natural logarithm of its weight, a finite
+//!                 f64, and one value for each feature of each record of its point: a byte
 //!                 for its kind (0 missing, 1 number, 2 category), then for a number an f64, for a
 //!                 category its length, u32, and UTF-8
 //! L-32    32      SHA-256 of everything before
@@ -31,18 +38,23 @@
 //! tree beside its own.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use bincode::{Decode, Encode};
 use sha2::{Digest, Sha256};
 
 use crate::forest::{ParamError, Params, ValidParams};
 use crate::record::Value;
-use crate::sample::{MergeError, RecordKey, Sieve, Sketch};
+use crate::sample::{Kept, MergeError, RecordKey, Sieve, Sketch};
+use crate::score::as_f64;
 use crate::snapshot::{MAX_HEADER, Provenance, decode_plain, encode_header, u32_at};
 use crate::spec::{FeatureSpec, Format, Shingle, Spec, SpecError, ValidSpec};
 
 const MAGIC: [u8; 8] = *b"SAWLOGSK";
+/// The version of sketches whose records weigh the same.
 const VERSION: u32 = 1;
+/// The version of sketches with a half-life.
+const VERSION_DECAYED: u32 = 2;
 /// Bytes before the header.
 const PREFIX: usize = 24;
 /// Bytes of the checksum at the end.
@@ -64,6 +76,32 @@ const MIN_SAMPLES: u32 = 32;
 const MAX_PLACES: u64 = 1 << 26;
 /// Names of inputs that a model's provenance lists; of more, it says how many.
 const MAX_NAMED: usize = 1_000;
+
+/// Shortest half-life in milliseconds. Times are to the millisecond, and beyond the year 5138 there are none:
+/// so logarithms of weights are below 10^10, and of records a second apart the younger weighs more.
+pub const MIN_HALF_LIFE_MS: u64 = 60_000;
+/// Of held-out records' weights, the one at this quantile is that of today. Not the largest, since one record
+/// with a time in the future would make all others old.
+const NEWEST_QUANTILE: f64 = 0.99;
+
+/// How a record's weight follows from its time: it halves with each half-life of age.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Decay {
+    /// In milliseconds, at least [`MIN_HALF_LIFE_MS`].
+    pub half_life_ms: u64,
+    /// The field with a record's time.
+    pub time_field: String,
+}
+
+impl Decay {
+    /// The natural logarithm of the weight of a record of this time, in milliseconds since 1970.
+    fn log_weight(&self, time_ms: i64) -> f64 {
+        // Below 2^53 for thousands of years.
+        #[expect(clippy::cast_precision_loss, reason = "exact for times that clocks have")]
+        let half_lives = time_ms as f64 / self.half_life_ms as f64;
+        half_lives * std::f64::consts::LN_2
+    }
+}
 
 /// What one pass over the input leaves: see the module.
 #[derive(Debug)]
@@ -87,6 +125,7 @@ pub struct TrainingSketch {
     seed: u64,
     /// Samples a tree, if the user gave a number.
     samples: Option<u32>,
+    decay: Option<Decay>,
 }
 
 /// One thread's view of a sketch that several threads fill: see [`TrainingSketch::sieve`].
@@ -97,17 +136,23 @@ pub struct TrainingSieve {
     held_out: Sieve,
     /// Records seen that are not to be held out.
     sampled_from: u64,
+    decay: Option<Decay>,
 }
 
 impl TrainingSieve {
-    /// Whether the sketch might take the record. Counts it, so a key is given once.
-    pub fn passes(&mut self, key: RecordKey) -> bool {
+    /// Whether the sketch might take the record of this time. Counts it, so a key is given once.
+    pub fn passes(&mut self, key: RecordKey, time_ms: i64) -> bool {
+        let log_weight = log_weight(self.decay.as_ref(), time_ms);
         if key.is_held_out(self.seed, HELD_OUT_ONE_IN) {
-            return self.held_out.passes(key);
+            return self.held_out.passes(key, log_weight);
         }
         self.sampled_from += 1;
-        self.sampled.passes(key)
+        self.sampled.passes(key, log_weight)
     }
+}
+
+fn log_weight(decay: Option<&Decay>, time_ms: i64) -> f64 {
+    decay.map_or(0.0, |decay| decay.log_weight(time_ms))
 }
 
 #[derive(Encode, Decode)]
@@ -145,7 +190,9 @@ pub enum SketchError {
         got: [u8; 8],
     },
     /// Written by another version.
-    #[error("sketch version {got} at offset 8; this program reads version {VERSION}")]
+    #[error(
+        "sketch version {got} at offset 8; this program reads versions {VERSION} and {VERSION_DECAYED}"
+    )]
     Version {
         /// Its version.
         got: u32,
@@ -173,6 +220,14 @@ pub enum SketchError {
     /// A parameter out of its range.
     #[error("header at offset {PREFIX}: {0}")]
     Params(#[source] ParamError),
+    /// A half-life that is too short.
+    #[error(
+        "header at offset {PREFIX}: a half-life of {half_life_ms} ms, least is {MIN_HALF_LIFE_MS}"
+    )]
+    HalfLife {
+        /// In milliseconds.
+        half_life_ms: u64,
+    },
     /// The specification doesn't hold.
     #[error("header at offset {PREFIX}: {0}")]
     Spec(#[source] SpecError),
@@ -205,12 +260,33 @@ pub enum SketchMergeError {
         /// Of the one merged.
         theirs: Option<u32>,
     },
+    /// One weighs records otherwise than the other.
+    #[error("one was made with {}, the other with {}", half_life(.ours.as_ref()), half_life(.theirs.as_ref()))]
+    Decay {
+        /// Of the one merged into.
+        ours: Option<Decay>,
+        /// Of the one merged.
+        theirs: Option<Decay>,
+    },
     /// An input of both, whose records would be counted twice.
     #[error("both have the input {name}")]
     Input {
         /// Its name.
         name: String,
     },
+}
+
+fn half_life(decay: Option<&Decay>) -> String {
+    decay.map_or("no half-life".to_owned(), Decay::to_string)
+}
+
+impl fmt::Display for Decay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"), (1, "ms")];
+        let whole = units.into_iter().find(|(len_ms, _)| self.half_life_ms.is_multiple_of(*len_ms));
+        let (len_ms, unit) = whole.unwrap_or((1, "ms"));
+        write!(f, "a half-life of {}{unit} by `{}`", self.half_life_ms / len_ms, self.time_field)
+    }
 }
 
 impl TrainingSketch {
@@ -242,16 +318,25 @@ impl TrainingSketch {
             held_out: Sketch::new(seed, 1, MAX_HELD_OUT),
             seed,
             samples,
+            decay: None,
         })
     }
 
-    /// Takes the values of one point. A key is given once.
-    pub fn take(&mut self, key: RecordKey, point: &[Value]) {
+    /// The same for records that weigh by their age. Only of a sketch of no records.
+    #[must_use]
+    pub fn with_decay(self, decay: Option<Decay>) -> Self {
+        Self { decay, ..self }
+    }
+
+    /// Takes the values of one point, and its time in milliseconds since 1970, which counts only with a
+    /// half-life. A key is given once.
+    pub fn take(&mut self, key: RecordKey, time_ms: i64, point: &[Value]) {
+        let log_weight = log_weight(self.decay.as_ref(), time_ms);
         if key.is_held_out(self.seed, HELD_OUT_ONE_IN) {
-            self.held_out.offer(key, || point.to_vec());
+            self.held_out.offer(key, log_weight, || point.to_vec());
         } else {
             self.sampled_from += 1;
-            self.sampled.offer(key, || point.to_vec());
+            self.sampled.offer(key, log_weight, || point.to_vec());
         }
     }
 
@@ -262,6 +347,7 @@ impl TrainingSketch {
             sampled: self.sampled.sieve(),
             held_out: self.held_out.sieve(),
             sampled_from: 0,
+            decay: self.decay.clone(),
         }
     }
 
@@ -270,12 +356,13 @@ impl TrainingSketch {
     pub fn take_sieved(
         &mut self,
         sieve: &mut TrainingSieve,
-        passed: impl IntoIterator<Item = (RecordKey, Vec<Value>)>,
+        passed: impl IntoIterator<Item = (RecordKey, i64, Vec<Value>)>,
     ) {
-        for (key, point) in passed {
+        for (key, time_ms, point) in passed {
+            let log_weight = log_weight(self.decay.as_ref(), time_ms);
             match key.is_held_out(self.seed, HELD_OUT_ONE_IN) {
-                true => self.held_out.offer(key, || point),
-                false => self.sampled.offer(key, || point),
+                true => self.held_out.offer(key, log_weight, || point),
+                false => self.sampled.offer(key, log_weight, || point),
             }
         }
         self.sampled_from += sieve.sampled_from;
@@ -299,6 +386,9 @@ impl TrainingSketch {
             let (ours, theirs) = (self.samples, other.samples);
             return Err(SketchMergeError::Samples { ours, theirs });
         }
+        if self.decay != other.decay {
+            return Err(SketchMergeError::Decay { ours: self.decay.clone(), theirs: other.decay });
+        }
         if let Some(name) = self.inputs.intersection(&other.inputs).next() {
             return Err(SketchMergeError::Input { name: name.clone() });
         }
@@ -312,12 +402,45 @@ impl TrainingSketch {
         Ok(())
     }
 
+    /// The held-out records that stand for those of today, by ascending key: all of them, or with a
+    /// half-life as many of each age as its weight says. A record of weight w is kept if its priority,
+    /// Exp(w), is at most that of one half-life's decay of today's, 1 / w': with 1 - exp(-w / w').
+    pub fn calibration_records(&self) -> Vec<(RecordKey, &Vec<Value>)> {
+        let kept = self.held_out.kept();
+        let mut weights: Vec<f64> = kept.iter().map(|kept| kept.log_weight).collect();
+        weights.sort_unstable_by(f64::total_cmp);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a part of the records"
+        )]
+        let newest = (as_f64(weights.len()) * NEWEST_QUANTILE) as usize;
+        let limit = match (&self.decay, weights.get(newest)) {
+            (Some(_), Some(log_weight)) => -log_weight,
+            _ => f64::INFINITY,
+        };
+        let counts = kept.into_iter().filter(|kept| kept.priority <= limit);
+        counts.map(|kept| (kept.key, kept.record)).collect()
+    }
+
+    /// Records that the trees' samples are in effect drawn from: with a half-life those of the last one or
+    /// two. Estimated by the held-out ones, of which each stands for as many.
+    fn effective_len(&self) -> u64 {
+        match &self.decay {
+            None => self.sampled_from,
+            Some(_) => {
+                let held_out = self.calibration_records().len() as u64;
+                self.sampled_from.min(held_out * (HELD_OUT_ONE_IN - 1))
+            }
+        }
+    }
+
     /// Fixes the number of samples a tree, now that the records are counted.
     ///
     /// # Errors
     /// [`ParamError`], which can't happen to a sketch made by [`TrainingSketch::new`].
     pub fn settle(&mut self) -> Result<ValidParams, ParamError> {
-        let fitting = u32::try_from(self.sampled_from / SAMPLED_PART).unwrap_or(u32::MAX);
+        let fitting = u32::try_from(self.effective_len() / SAMPLED_PART).unwrap_or(u32::MAX);
         let fitting = fitting.clamp(MIN_SAMPLES, DEFAULT_SAMPLES);
         let samples = self.samples.unwrap_or(fitting);
         self.sampled.shrink(samples as usize);
@@ -336,8 +459,12 @@ impl TrainingSketch {
         if self.inputs.len() > MAX_NAMED {
             inputs.push(format!("and {} more", self.inputs.len() - MAX_NAMED));
         }
+        let tool = match &self.decay {
+            None => tool.to_owned(),
+            Some(decay) => format!("{tool} ({decay})"),
+        };
         Provenance {
-            tool: tool.to_owned(),
+            tool,
             inputs,
             read: self.read,
             rejected: self.rejected,
@@ -351,7 +478,7 @@ impl TrainingSketch {
     pub fn encode(&self) -> Vec<u8> {
         let Params { trees, seed, .. } = self.params();
         let spec = self.spec.spec().clone();
-        let header = encode_header(Header {
+        let header = Header {
             format: spec.format,
             features: spec.features,
             shingle: spec.shingle.map_or((1, None), |shingle| (shingle.size, shingle.key)),
@@ -362,10 +489,14 @@ impl TrainingSketch {
             rejected: self.rejected,
             no_history: self.no_history,
             sampled_from: self.sampled_from,
-        });
+        };
+        let (version, header) = match &self.decay {
+            None => (VERSION, encode_header(header)),
+            Some(decay) => (VERSION_DECAYED, encode_header((header, decay))),
+        };
         let mut bytes = Vec::new();
         bytes.extend(MAGIC);
-        bytes.extend(VERSION.to_le_bytes());
+        bytes.extend(version.to_le_bytes());
         bytes.extend(len_u32(header.len()));
         bytes.extend([0; 8]);
         bytes.extend(header);
@@ -374,11 +505,14 @@ impl TrainingSketch {
             push_text(&mut bytes, name);
         }
         for sketch in [&self.sampled, &self.held_out] {
-            let records = sketch.records();
+            let records = sketch.kept();
             bytes.extend((records.len() as u64).to_le_bytes());
-            for (key, values) in records {
+            for Kept { key, log_weight, record, .. } in records {
                 bytes.extend(key.to_le_bytes());
-                for value in values {
+                if self.decay.is_some() {
+                    bytes.extend(log_weight.to_le_bytes());
+                }
+                for value in record {
                     match value {
                         Value::Missing => bytes.push(0),
                         Value::Number(number) => {
@@ -423,8 +557,18 @@ impl TrainingSketch {
         if header.len() > MAX_HEADER {
             return Err(SketchError::Header { reason: "it is longer than 16 MiB".into() });
         }
-        let header: Header = decode_plain(header)
-            .map_err(|error| SketchError::Header { reason: error.to_string() })?;
+        let (header, decay): (Header, Option<Decay>) = match u32_at(bytes, 8) {
+            VERSION_DECAYED => {
+                decode_plain(header).map(|(header, decay): (_, Decay)| (header, Some(decay)))
+            }
+            _ => decode_plain(header).map(|header| (header, None)),
+        }
+        .map_err(|error| SketchError::Header { reason: error.to_string() })?;
+        if let Some(&Decay { half_life_ms, .. }) = decay.as_ref()
+            && half_life_ms < MIN_HALF_LIFE_MS
+        {
+            return Err(SketchError::HalfLife { half_life_ms });
+        }
         let shingle = match header.shingle {
             (1, None) => None,
             // Written so, one sketch would be two files.
@@ -437,7 +581,8 @@ impl TrainingSketch {
         let spec = Spec { format: header.format, features: header.features, shingle };
         let spec = ValidSpec::new(spec).map_err(SketchError::Spec)?;
         let mut sketch = Self::new(spec, header.seed, header.trees, header.samples)
-            .map_err(SketchError::Params)?;
+            .map_err(SketchError::Params)?
+            .with_decay(decay);
         (sketch.read, sketch.rejected) = (header.read, header.rejected);
         (sketch.no_history, sketch.sampled_from) = (header.no_history, header.sampled_from);
         let names = "names of inputs";
@@ -451,8 +596,9 @@ impl TrainingSketch {
             sketch.inputs.insert(name.to_owned());
         }
         let values = sketch.spec.features().len() * sketch.spec.shingle_size();
-        parts.records("sampled records", values, &mut sketch.sampled)?;
-        parts.records("held-out records", values, &mut sketch.held_out)?;
+        let is_weighted = sketch.decay.is_some();
+        parts.records("sampled records", values, is_weighted, &mut sketch.sampled)?;
+        parts.records("held-out records", values, is_weighted, &mut sketch.held_out)?;
         if parts.at != end {
             let fault = "bytes too many";
             return Err(SketchError::Entry { part: "end", offset: parts.at, fault });
@@ -484,7 +630,7 @@ fn check_prefix(bytes: &[u8], least: usize) -> Result<u64, SketchError> {
         return Err(SketchError::Truncated { part: "prefix", offset: 0, got });
     }
     let version = u32_at(bytes, 8);
-    if version != VERSION {
+    if ![VERSION, VERSION_DECAYED].contains(&version) {
         return Err(SketchError::Version { got: version });
     }
     Ok(u64::from(u32_at(bytes, 16)) | u64::from(u32_at(bytes, 20)) << 32)
@@ -544,6 +690,7 @@ impl<'a> Parts<'a> {
         &mut self,
         part: &'static str,
         values: usize,
+        is_weighted: bool,
         sketch: &mut Sketch<Vec<Value>>,
     ) -> Result<(), SketchError> {
         let mut last = None;
@@ -556,6 +703,13 @@ impl<'a> Parts<'a> {
                 return Err(entry("not in the order of the keys"));
             }
             last = Some(key);
+            let log_weight = match is_weighted {
+                true => f64::from_le_bytes(self.array(part)?),
+                false => 0.0,
+            };
+            if !log_weight.is_finite() {
+                return Err(entry("a weight that is not finite"));
+            }
             // A value has at least a byte.
             let mut point = Vec::with_capacity(values.min(self.bytes.len() - self.at));
             for _ in 0..values {
@@ -569,9 +723,9 @@ impl<'a> Parts<'a> {
                     [_] => return Err(entry("a value of no known kind")),
                 });
             }
-            sketch.offer(key, || point);
+            sketch.offer(key, log_weight, || point);
         }
-        if sketch.records().len() as u64 != count {
+        if sketch.kept().len() as u64 != count {
             let fault = "records that no sample keeps";
             return Err(SketchError::Entry { part, offset: self.at, fault });
         }

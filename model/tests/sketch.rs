@@ -1,10 +1,12 @@
 //! Sketches of a training input: merging, and their bytes.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, missing_docs)]
 
+use std::collections::HashMap;
+
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use sawlog_model::{
-    RecordKey, SketchError, SketchMergeError, TrainingSketch, ValidSpec, Value, read_record,
+    Decay, RecordKey, SketchError, SketchMergeError, TrainingSketch, ValidSpec, Value, read_record,
 };
 
 fn spec() -> ValidSpec {
@@ -23,10 +25,34 @@ fn spec() -> ValidSpec {
     .expect("spec")
 }
 
+const SECOND_MS: u64 = 1_000;
+const DAY_MS: u64 = 86_400_000;
+
+fn decay(half_life_ms: u64) -> Decay {
+    Decay { half_life_ms, time_field: "/time".to_owned() }
+}
+
+/// Of a record: in each input there is one each ten seconds.
+fn time_ms(at: u64) -> i64 {
+    i64::try_from(1_795_255_200_000 + 10 * SECOND_MS * at).expect("of today")
+}
+
 /// The sketch of some inputs, each of so many records.
 fn sketch(inputs: &[(String, u64)], trees: u32, samples: Option<u32>) -> TrainingSketch {
+    decayed(inputs, trees, samples, None)
+}
+
+/// The same with a half-life.
+fn decayed(
+    inputs: &[(String, u64)],
+    trees: u32,
+    samples: Option<u32>,
+    half_life_ms: Option<u64>,
+) -> TrainingSketch {
     let spec = spec();
-    let mut sketch = TrainingSketch::new(spec.clone(), 7, trees, samples).expect("in range");
+    let mut sketch = TrainingSketch::new(spec.clone(), 7, trees, samples)
+        .expect("in range")
+        .with_decay(half_life_ms.map(decay));
     for (name, records) in inputs {
         sketch.inputs.insert(name.clone());
         for at in 0..*records {
@@ -36,7 +62,7 @@ fn sketch(inputs: &[(String, u64)], trees: u32, samples: Option<u32>) -> Trainin
             };
             let values = read_record(&spec, json.as_bytes()).expect("a record");
             sketch.read += 1;
-            sketch.take(RecordKey::new(name, at), &values);
+            sketch.take(RecordKey::new(name, at), time_ms(at), &values);
         }
     }
     sketch
@@ -44,6 +70,11 @@ fn sketch(inputs: &[(String, u64)], trees: u32, samples: Option<u32>) -> Trainin
 
 fn inputs(count: usize) -> Vec<(String, u64)> {
     (0..count).map(|at| (format!("logs/{at}"), 20 + at as u64 * 7 % 60)).collect()
+}
+
+/// None, one of six records, and one beside which all are of today.
+fn half_lives() -> impl Strategy<Value = Option<u64>> {
+    prop::sample::select(vec![None, Some(60 * SECOND_MS), Some(1_000_000 * DAY_MS)])
 }
 
 proptest! {
@@ -57,15 +88,16 @@ proptest! {
         order in prop::collection::vec(any::<prop::sample::Index>(), 256),
         samples in prop::sample::select(vec![None, Some(8), Some(300)]),
         trees in 1_u32..20,
+        half_life_ms in half_lives(),
     ) {
         let inputs = inputs(64);
-        let whole = sketch(&inputs, trees, samples).encode();
+        let whole = decayed(&inputs, trees, samples, half_life_ms).encode();
         let mut parts = vec![Vec::new(); ways];
         for (at, input) in inputs.into_iter().enumerate() {
             parts[order[at].index(ways)].push(input);
         }
         let mut parts: Vec<Vec<u8>> =
-            parts.iter().map(|part| sketch(part, trees, samples).encode()).collect();
+            parts.iter().map(|part| decayed(part, trees, samples, half_life_ms).encode()).collect();
         let mut picks = order[64..].iter();
         while parts.len() > 1 {
             let mut pick = |len| picks.next().expect("enough").index(len);
@@ -75,7 +107,7 @@ proptest! {
             merged.merge(TrainingSketch::decode(&b).expect("a sketch")).expect("of one kind");
             parts.push(merged.encode());
         }
-        prop_assert!(parts[0] == whole, "{ways} ways, {trees} trees, {samples:?} samples");
+        prop_assert!(parts[0] == whole, "{ways} ways, {trees} trees, {samples:?} samples, {half_life_ms:?}");
     }
 
     /// Threads that look through their records by sieves of their own, and give what passes in whenever
@@ -85,19 +117,25 @@ proptest! {
         threads in 1_usize..5, trees in 1_u32..20,
         samples in prop::sample::select(vec![Some(2), Some(8), Some(300)]),
         turns in prop::collection::vec((any::<prop::sample::Index>(), prop::bool::weighted(0.1)), 2000),
+        half_life_ms in half_lives(),
     ) {
         let inputs = [("logs/0".to_owned(), 2000)];
-        let whole = sketch(&inputs, trees, samples);
+        let whole = decayed(&inputs, trees, samples, half_life_ms);
         let all = sketch(&inputs, 1, Some(2000));
-        let mut filled = TrainingSketch::new(spec(), 7, trees, samples).expect("in range");
+        let mut filled = TrainingSketch::new(spec(), 7, trees, samples)
+            .expect("in range")
+            .with_decay(half_life_ms.map(decay));
         filled.inputs.insert("logs/0".to_owned());
         filled.read = 2000;
         let mut passed = vec![(filled.sieve(), Vec::new()); threads];
+        let at_of: HashMap<RecordKey, u64> =
+            (0..2000).map(|at| (RecordKey::new("logs/0", at), at)).collect();
         let records = all.sampled.records().into_iter().chain(all.held_out.records());
         for ((key, values), (turn, gives_in)) in records.zip(turns) {
             let (sieve, passed) = &mut passed[turn.index(threads)];
-            if sieve.passes(key) {
-                passed.push((key, values.clone()));
+            let time_ms = time_ms(at_of[&key]);
+            if sieve.passes(key, time_ms) {
+                passed.push((key, time_ms, values.clone()));
             }
             if gives_in {
                 filled.take_sieved(sieve, passed.drain(..));
@@ -112,8 +150,9 @@ proptest! {
     #[test]
     fn changed_bytes_are_refused_and_never_panic(
         at in any::<prop::sample::Index>(), to: u8, cut in any::<prop::sample::Index>(),
+        half_life_ms in half_lives(),
     ) {
-        let bytes = sketch(&inputs(3), 3, Some(8)).encode();
+        let bytes = decayed(&inputs(3), 3, Some(8), half_life_ms).encode();
         let mut changed = bytes.clone();
         let at = at.index(bytes.len());
         changed[at] = to;
@@ -160,6 +199,75 @@ fn what_does_not_belong_together_is_not_merged() {
 }
 
 #[test]
+fn sketches_of_different_half_lives_are_not_merged() {
+    let part =
+        |name: &str, half_life_ms| decayed(&[(name.to_owned(), 20)], 3, Some(8), half_life_ms);
+    for (theirs, said) in [
+        (None, "one was made with a half-life of 7d by `/time`, the other with no half-life"),
+        (
+            Some(36 * 3600 * SECOND_MS),
+            "one was made with a half-life of 7d by `/time`, the other with a half-life of 36h by `/time`",
+        ),
+    ] {
+        let error = part("a", Some(7 * DAY_MS)).merge(part("b", theirs)).expect_err("not alike");
+        assert_eq!(error.to_string(), said);
+    }
+    part("a", Some(7 * DAY_MS)).merge(part("b", Some(7 * DAY_MS))).expect("alike");
+}
+
+/// What is calibrated on stands for the records of today, however few they are.
+#[test]
+fn held_out_records_count_by_their_age() {
+    let records = 20_000_u64;
+    let all = [("logs/0".to_owned(), records)];
+    let times: HashMap<RecordKey, u64> =
+        (0..records).map(|at| (RecordKey::new("logs/0", at), at)).collect();
+    assert_eq!(
+        decayed(&all, 2, Some(8), None).calibration_records().len(),
+        decayed(&all, 2, Some(8), None).held_out.records().len()
+    );
+    // Four half-lives in all.
+    let sketch = decayed(&all, 2, Some(8), Some(5_000 * 10 * SECOND_MS));
+    let (mut held_out, mut counted) = ([0_u32; 4], [0_u32; 4]);
+    for (key, _) in sketch.held_out.records() {
+        held_out[(times[&key] / 5_000) as usize] += 1;
+    }
+    for (key, _) in sketch.calibration_records() {
+        counted[(times[&key] / 5_000) as usize] += 1;
+    }
+    for quarter in 0..4 {
+        // The mean of 1 - exp(-w) over a half-life, that ends with w = 2^-(3 - quarter).
+        let steps = 1_000;
+        let mean = (0..steps)
+            .map(|at| {
+                let half_lives = (f64::from(at) + 0.5) / f64::from(steps) - 1.0;
+                1.0 - (-(half_lives + quarter as f64 - 3.0).exp2()).exp()
+            })
+            .sum::<f64>()
+            / f64::from(steps);
+        let (of, got) = (f64::from(held_out[quarter]), f64::from(counted[quarter]));
+        let within = 4.0 * (of * mean * (1.0 - mean)).sqrt();
+        assert!(
+            (got - of * mean).abs() < within,
+            "half-life {quarter}: {got} of {of} held-out records, want {} within {within}",
+            of * mean
+        );
+    }
+    // One clock that is a year fast makes no other record old.
+    let mut sketch = sketch;
+    let stranger = (0..).map(|at| RecordKey::new("logs/1", at)).find(|key| {
+        let mut alone = decayed(&[], 2, Some(8), None);
+        alone.take(*key, 0, &[Value::Missing, Value::Missing]);
+        alone.held_out.records().len() == 1
+    });
+    let before = sketch.calibration_records().len();
+    let late_ms = time_ms(0) + i64::try_from(365 * DAY_MS).expect("a year");
+    sketch.take(stranger.expect("a key"), late_ms, &[Value::Missing, Value::Missing]);
+    let after = sketch.calibration_records().len();
+    assert!((before..=before + 2).contains(&after), "{before} records, then {after}");
+}
+
+#[test]
 fn errors_name_the_part_and_the_offset() {
     let bytes = sketch(&inputs(2), 3, Some(8)).encode();
     let error = |bytes: &[u8]| TrainingSketch::decode(bytes).expect_err("no sketch").to_string();
@@ -167,7 +275,7 @@ fn errors_name_the_part_and_the_offset() {
     assert!(error(b"SAWLOGRF....").starts_with("not a sawlog sketch"));
     let mut newer = bytes.clone();
     newer[8] = 9;
-    assert_eq!(error(&newer), "sketch version 9 at offset 8; this program reads version 1");
+    assert_eq!(error(&newer), "sketch version 9 at offset 8; this program reads versions 1 and 2");
     let mut damaged = bytes.clone();
     damaged[100] ^= 1;
     assert!(matches!(TrainingSketch::decode(&damaged), Err(SketchError::Checksum { .. })));

@@ -183,7 +183,7 @@ impl Table {
     fn sample(&self, trees: u32, samples: u32, seed: u64) -> (Sketch<usize>, Features) {
         let mut sketch = Sketch::new(seed, trees as usize, samples as usize);
         for row in 0..self.values.len() {
-            sketch.offer(RecordKey::new("rows", row as u64), || row);
+            sketch.offer(RecordKey::new("rows", row as u64), 0.0, || row);
         }
         let records = sketch.records();
         let rows: Vec<&[Value]> =

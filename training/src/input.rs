@@ -20,7 +20,7 @@ mod stream;
 
 pub(crate) use all_cores::{Taker, read_all};
 use blocks::Blocks;
-pub(crate) use period::{PeriodArgs, Way};
+pub(crate) use period::{HalfLife, PeriodArgs, Way};
 use s3::{Object, S3};
 pub(crate) use stream::Moved;
 use stream::{Stream, decoded};
@@ -290,6 +290,8 @@ pub(crate) struct Record<'a> {
     pub place: Place<'a>,
     /// Its identity.
     pub key: RecordKey,
+    /// Its time in milliseconds since 1970, 0 unless times are read.
+    pub time_ms: i64,
     /// The values of the point that it completes, as [`sawlog_model::Shingler::take`] gives them, none if
     /// it has too few records of its series before it; or why it is refused.
     pub point: Result<Option<&'a [Value]>, &'a RecordError>,

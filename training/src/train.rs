@@ -26,7 +26,7 @@ use sawlog_model::{
 
 use crate::describe;
 use crate::dry_run;
-use crate::input::{self, PeriodArgs, Source, Taker, Way};
+use crate::input::{self, HalfLife, PeriodArgs, Source, Taker, Way};
 use crate::output::{Output, refuse_overlap};
 use crate::progress::Progress;
 use crate::sketch;
@@ -50,6 +50,7 @@ Examples:
   zcat old.gz | sawlog train --spec spec.toml --input - --output model.sawlog
   sawlog train --spec spec.toml --input taxi.csv --output taxi.sawlog --shingle 48
   sawlog train --spec spec.toml --input s3://logs/requests/ --since 2026-11-01 --output model.sawlog
+  sawlog train --spec spec.toml --input logs/ --time-field /time --half-life 7d --output model.sawlog
   sawlog train --spec spec.toml --input logs/ --dry-run")]
 pub(crate) struct Args {
     /// The feature specification (TOML): the format of a record and the fields that are features
@@ -64,7 +65,7 @@ pub(crate) struct Args {
         long,
         value_name = "SKETCH",
         conflicts_with_all =
-            ["spec", "input", "base", "compat", "trees", "samples", "seed", "shingle", "shingle_key"]
+            ["spec", "input", "base", "compat", "trees", "samples", "seed", "shingle", "shingle_key", "half_life"]
     )]
     from_sketch: Option<PathBuf>,
     /// Go on from a sketch of other inputs: the same as training on those and these together
@@ -91,7 +92,7 @@ pub(crate) struct Args {
     /// sagemaker: the records of each tree are a contiguous chunk of the input in its order while
     /// there are no more records than trees x samples (the remainder is dropped), a sample of all
     /// beyond; the endpoint's leaf rule; no record is held out. Give numbers `transform = "none"`
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, conflicts_with = "half_life")]
     compat: Option<Compat>,
     /// Fail if more than this share of the records is rejected
     #[arg(long, default_value_t = MAX_REJECT_SHARE, value_parser = share, value_name = "SHARE")]
@@ -119,6 +120,10 @@ pub(crate) struct SamplingArgs {
     /// specification's; without one a file is one series]
     #[arg(long, value_name = "FIELD")]
     shingle_key: Option<String>,
+    /// Weigh records by their age: one this old counts half, one twice as old a quarter, as 7d, 12h or 30min.
+    /// Their times are read from --time-field
+    #[arg(long, value_name = "DURATION", requires = "time_field")]
+    half_life: Option<HalfLife>,
     /// Threads that read; how many makes no difference to the result [default: one a core]
     #[arg(long, value_name = "N")]
     threads: Option<NonZero<usize>>,
@@ -176,6 +181,7 @@ impl SamplingArgs {
             seed,
             shingle: None,
             shingle_key: None,
+            half_life: None,
             threads: None,
             period: PeriodArgs::default(),
         }
@@ -364,6 +370,8 @@ fn threads(asked: Option<NonZero<usize>>) -> usize {
     asked.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZero::get)
 }
 
+/// The logarithm of a weight of 1: SageMaker has no other.
+const NO_WEIGHT: f64 = 0.0;
 /// Values that one thread keeps for the sketch at most before it adds them to it.
 const MAX_PASSED: usize = 1 << 16;
 
@@ -372,15 +380,16 @@ const MAX_PASSED: usize = 1 << 16;
 struct Filler<'a> {
     sketch: &'a Mutex<&'a mut TrainingSketch>,
     sieve: TrainingSieve,
-    passed: Vec<Row>,
+    /// What has passed, with its time.
+    passed: Vec<(RecordKey, i64, Vec<Value>)>,
     tally: Tally,
 }
 
 impl Taker for Filler<'_> {
     fn take(&mut self, record: input::Record<'_>) {
         let Some(point) = self.tally.count(&record) else { return };
-        if self.sieve.passes(record.key) {
-            self.passed.push((record.key, point.to_vec()));
+        if self.sieve.passes(record.key, record.time_ms) {
+            self.passed.push((record.key, record.time_ms, point.to_vec()));
             if self.passed.len() * point.len() >= MAX_PASSED {
                 self.pause();
             }
@@ -422,7 +431,8 @@ impl Gathered {
         let samples = samples.or(compat.map(|Compat::Sagemaker| DEFAULT_SAMPLES));
         let capacity = trees as usize * samples.unwrap_or(DEFAULT_SAMPLES) as usize;
         Ok(Self {
-            sketch: TrainingSketch::new(spec, seed, trees, samples)?,
+            sketch: TrainingSketch::new(spec, seed, trees, samples)?
+                .with_decay(sampling.period.decay(sampling.half_life)?),
             tally: Tally::default(),
             compat,
             inputs: Vec::new(),
@@ -471,18 +481,18 @@ impl Gathered {
     fn take(&mut self, record: input::Record<'_>) {
         let Some(point) = self.tally.count(&record) else { return };
         self.sketch.sampled_from += 1;
-        self.sketch.held_out.offer(record.key, || point.to_vec());
+        self.sketch.held_out.offer(record.key, NO_WEIGHT, || point.to_vec());
         self.take_in_order(record.key, point);
     }
 
     fn take_in_order(&mut self, key: RecordKey, point: &[Value]) {
         match &mut self.in_order {
-            None => self.sketch.sampled.offer(key, || point.to_vec()),
+            None => self.sketch.sampled.offer(key, NO_WEIGHT, || point.to_vec()),
             Some(rows) if rows.len() < self.capacity => rows.push((key, point.to_vec())),
             Some(_) => {
                 let rows = self.in_order.take().unwrap_or_default();
                 for (key, values) in rows.into_iter().chain([(key, point.to_vec())]) {
-                    self.sketch.sampled.offer(key, || values);
+                    self.sketch.sampled.offer(key, NO_WEIGHT, || values);
                 }
             }
         }
@@ -606,7 +616,7 @@ impl Gathered {
         forest: &Forest,
         rule: ThresholdRule,
     ) -> anyhow::Result<Option<Calibration>> {
-        let records = self.sketch.held_out.records();
+        let records = self.sketch.calibration_records();
         let mut points = Array2::zeros((records.len(), features.dimensions()));
         for ((_, values), mut row) in records.iter().zip(points.rows_mut()) {
             if let Some(row) = row.as_slice_mut() {

@@ -197,7 +197,7 @@ fn read(spec: ValidSpec, args: &Args) -> anyhow::Result<(ValidSpec, Vec<Tried>, 
                 }),
             };
             let width = features + usize::from(args.label.is_some());
-            kept.offer(record.key, || {
+            kept.offer(record.key, 0.0, || {
                 let records = point.chunks_exact(width);
                 (records.flat_map(|record| &record[..features]).cloned().collect(), label)
             });
@@ -352,7 +352,7 @@ impl Trial<'_> {
     fn model(&self, spec: ValidSpec, setting: Setting, seed: u64) -> anyhow::Result<Model> {
         let mut sketch = TrainingSketch::new(spec, seed, setting.trees, Some(setting.samples))?;
         for record in self.records {
-            sketch.take(record.key, &record.values);
+            sketch.take(record.key, 0, &record.values);
         }
         sketch.read = self.records.len() as u64;
         train::build(sketch, ThresholdRule::default())

@@ -8,8 +8,10 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
+use anyhow::Context;
 use chrono::{DateTime, NaiveDate, NaiveDateTime};
 use sawlog_model::record::FieldFault;
+use sawlog_model::sketch::{Decay, MIN_HALF_LIFE_MS};
 use sawlog_model::spec::{Encoding, FeatureSpec, MissingRule};
 use sawlog_model::{SpecError, ValidSpec, Value};
 
@@ -31,6 +33,24 @@ pub(crate) struct PeriodArgs {
     /// zone, as RFC 3339 or web servers write it
     #[arg(long, value_name = "FIELD")]
     time_field: Option<String>,
+}
+
+/// The age at which a record weighs half as much, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HalfLife(pub u64);
+
+impl FromStr for HalfLife {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let len = humantime::parse_duration(text)
+            .map_err(|error| format!("{error}; write 7d, 12h or 30min"))?;
+        let half_life_ms = u64::try_from(len.as_millis()).unwrap_or(u64::MAX);
+        if half_life_ms < MIN_HALF_LIFE_MS {
+            return Err(format!("{text} is shorter than a minute"));
+        }
+        Ok(Self(half_life_ms))
+    }
 }
 
 /// A point in time, in milliseconds since 1970.
@@ -96,6 +116,18 @@ struct Span {
 }
 
 impl PeriodArgs {
+    /// How much a record of some age weighs.
+    ///
+    /// # Errors
+    /// A half-life without the field that has the times.
+    pub(crate) fn decay(&self, half_life: Option<HalfLife>) -> anyhow::Result<Option<Decay>> {
+        let Some(HalfLife(half_life_ms)) = half_life else { return Ok(None) };
+        let time_field = self.time_field.clone();
+        let time_field =
+            time_field.context("--half-life goes with --time-field, which has a record's time")?;
+        Ok(Some(Decay { half_life_ms, time_field }))
+    }
+
     fn span(&self) -> Option<Span> {
         if self.since.is_none() && self.until.is_none() {
             return None;
@@ -198,15 +230,16 @@ impl Way {
         Ok(Self { spec: Arc::new(self.spec.with_header(header)?), times })
     }
 
-    /// Takes a record's time out of its values. `None` if the record is not of the period.
+    /// Takes a record's time out of its values: milliseconds since 1970, 0 if no times are read. `None` if the
+    /// record is not of the period.
     ///
     /// # Errors
     /// The time's field and its fault.
     pub(crate) fn take_time(
         &self,
         values: &mut Vec<Value>,
-    ) -> Result<Option<()>, (String, FieldFault)> {
-        let Some(Times { timed, span }) = &self.times else { return Ok(Some(())) };
+    ) -> Result<Option<i64>, (String, FieldFault)> {
+        let Some(Times { timed, span }) = &self.times else { return Ok(Some(0)) };
         let time = match values.pop() {
             Some(Value::Category(text)) => time_ms(&text),
             Some(Value::Number(number)) => time_ms(&number.to_string()),
@@ -214,7 +247,7 @@ impl Way {
         };
         let field = || timed.features().last().map(|last| last.field.clone()).unwrap_or_default();
         let ms = time.map_err(|fault| (field(), fault))?;
-        Ok(span.is_none_or(|span| (span.since_ms..span.until_ms).contains(&ms)).then_some(()))
+        Ok(span.is_none_or(|span| (span.since_ms..span.until_ms).contains(&ms)).then_some(ms))
     }
 }
 

@@ -153,10 +153,12 @@ impl Head<'_> {
                 let len = usize::try_from(line.len).unwrap_or(usize::MAX);
                 next.values = Err(RecordError::TooLong { len });
             }
+            let mut time_ms = 0;
             match next.values.as_mut().ok().map(|values| self.way.take_time(values)) {
                 Some(Ok(None)) => continue,
                 Some(Err((field, fault))) => next.values = Err(RecordError::Field { field, fault }),
-                Some(Ok(Some(()))) | None => {}
+                Some(Ok(Some(of_record))) => time_ms = of_record,
+                None => {}
             }
             let point = shingler.take(&next).map_err(|source| InputError::Series {
                 path: self.source.name.clone(),
@@ -170,7 +172,8 @@ impl Head<'_> {
                 line: line.number,
                 offset: line.offset,
             };
-            each(Record { place, key: self.key.record(line.offset), point, bytes: line.bytes });
+            let key = self.key.record(line.offset);
+            each(Record { place, key, time_ms, point, bytes: line.bytes });
         }
         Ok(())
     }
