@@ -1,6 +1,7 @@
 //! Training on Apache Spark: the job of deploy/spark on a cluster of two workers, whose executors are processes
 //! of their own, gives the bytes of `sawlog train` on one machine; also when one is killed in the middle of a
-//! task. What can't be read ends the job, and it says what and why.
+//! task, and when one stands still and a copy of its task overtakes it. What can't be read ends the job, and it
+//! says what and why.
 
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,8 +12,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::function::{binary, repository};
-use crate::process::Process;
-use crate::servers::{ACCESS_KEY, REGION, S3, SECRET_KEY, installed};
+use crate::process::{Process, free_port};
+use crate::servers::{ACCESS_KEY, REGION, S3, SECRET_KEY, SHORT_LIVED_JVM, installed};
 
 /// More than one task merges, so that sketches are merged in two steps.
 const LOGS: usize = 40;
@@ -29,6 +30,25 @@ const BUCKET: &str = "archive";
 const POLL: Duration = Duration::from_millis(20);
 /// Options that the job passes on.
 const OPTIONS: [&str; 4] = ["--trees", "40", "--seed", "7"];
+/// In the place of `sawlog`: the first task stands still in its program, whose id is noted in `first/id`.
+const STALLED: &str = r#"case "$*" in
+    *--input-list*) if mkdir "$SAWLOG_FIRST" 2>/dev/null; then
+        echo $$ > "$SAWLOG_FIRST/new" && mv "$SAWLOG_FIRST/new" "$SAWLOG_FIRST/id"
+        exec sleep 3600
+    fi ;;
+    esac
+    exec "$SAWLOG" "$@""#;
+/// A task is slow, and started again, if it takes longer than most: as soon as Spark can know it.
+const SPECULATION: [&str; 8] = [
+    "--conf",
+    "spark.speculation=true",
+    "--conf",
+    "spark.speculation.quantile=0.5",
+    "--conf",
+    "spark.speculation.multiplier=1.1",
+    "--conf",
+    "spark.speculation.interval=50ms",
+];
 
 /// A web shop's logs, a specification, and the program in an archive as the job is given it.
 struct Work {
@@ -120,6 +140,11 @@ impl Work {
 
     /// Starts the job on a cluster of its own, which ends with it.
     fn submit(&self, master: &str) -> Process {
+        self.submit_with(master, &[])
+    }
+
+    /// The same with more of Spark's options.
+    fn submit_with(&self, master: &str, options: &[&str]) -> Process {
         let spark = installed().join("spark");
         let submit = spark.join("bin/spark-submit");
         Process::start("spark-submit", &submit, |command, folder| {
@@ -130,6 +155,7 @@ impl Work {
                 .args(["--conf", "spark.driver.host=127.0.0.1"])
                 .args(["--conf", "spark.driver.bindAddress=127.0.0.1"])
                 .args(["--conf", "spark.ui.enabled=false"])
+                .args(options)
                 .arg("--archives")
                 .arg(format!("{}#sawlog", self.path("sawlog.tar.gz").display()))
                 .arg(repository("deploy/spark/sawlog_train.py"))
@@ -158,6 +184,48 @@ impl Work {
         assert_eq!(status.code(), Some(1), "the job ended with {status}");
         assert!(!self.path("spark.model").exists() && !self.path("spark.sketch").exists());
         job.output()
+    }
+}
+
+/// A master and two workers of one core. Other than those of a `local-cluster`, the workers are two hosts, as
+/// far as Spark knows: it starts no copy of a task on the host that has the task already.
+struct Cluster {
+    url: String,
+    _processes: [Process; 3],
+}
+
+impl Cluster {
+    fn start() -> Self {
+        let port = free_port();
+        let url = format!("spark://127.0.0.1:{port}");
+        let part = |name, class, host: &str, more: &[&str]| {
+            let spark = installed().join("spark");
+            let program = spark.join("bin/spark-class");
+            Process::start(name, &program, |command, folder| {
+                let home = spark_home(&spark, folder);
+                command
+                    .arg(format!("org.apache.spark.deploy.{class}"))
+                    .args(["--host", host, "--webui-port", "0"])
+                    .args(more)
+                    .env_clear()
+                    .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+                    .env("SPARK_HOME", home)
+                    .env("SPARK_LOCAL_IP", host)
+                    .env("SPARK_LOCAL_DIRS", folder)
+                    .env("SPARK_DAEMON_MEMORY", "256m")
+                    .env("SPARK_DAEMON_JAVA_OPTS", SHORT_LIVED_JVM.join(" "));
+            })
+        };
+        let at = ["--port", &port.to_string()];
+        let mut master = part("spark master", "master.Master", "127.0.0.1", &at);
+        master.wait_until_listening(port);
+        let worker = |host| {
+            let more = ["--cores", "1", "--memory", "1g", "--work-dir", "work", &url];
+            part("spark worker", "worker.Worker", host, &more)
+        };
+        let workers = [worker("127.0.0.1"), worker("127.0.0.2")];
+        let [one, other] = workers;
+        Self { url, _processes: [one, other, master] }
     }
 }
 
@@ -209,16 +277,7 @@ fn parent(id: u32) -> Option<(u32, String)> {
 
 #[test]
 fn an_executor_that_is_killed_in_the_middle_of_a_task_changes_nothing() {
-    // The first task stops in its program, and stays there.
-    let work = Work::new(
-        r#"case "$*" in
-        *--input-list*) if mkdir "$SAWLOG_FIRST" 2>/dev/null; then
-            echo $$ > "$SAWLOG_FIRST/new" && mv "$SAWLOG_FIRST/new" "$SAWLOG_FIRST/id"
-            exec sleep 3600
-        fi ;;
-        esac
-        exec "$SAWLOG" "$@""#,
-    );
+    let work = Work::new(STALLED);
     let mut job = work.submit(CLUSTER);
     let noted = work.path("first/id");
     let deadline = Instant::now() + JOB_TIMEOUT;
@@ -244,6 +303,18 @@ fn an_executor_that_is_killed_in_the_middle_of_a_task_changes_nothing() {
     let said = job.output();
     assert!(said.contains("Lost executor"), "{said}");
     assert!(parent(program.trim().parse().expect("an id")).is_none(), "its program runs on");
+}
+
+#[test]
+fn a_task_that_stands_still_is_overtaken_by_its_copy_and_changes_nothing() {
+    let work = Work::new(STALLED);
+    let cluster = Cluster::start();
+    let mut job = work.submit_with(&cluster.url, &SPECULATION);
+    // The first one ends only if it is killed.
+    work.assert_trains(&mut job);
+    let program = String::from_utf8(work.bytes("first/id")).expect("its id");
+    let program = program.trim().parse().expect("an id");
+    assert!(parent(program).is_none(), "its program runs on");
 }
 
 #[test]
