@@ -11,6 +11,7 @@ mod diff;
 mod evaluate;
 mod folder;
 mod formats;
+mod half_life;
 mod import;
 mod manual;
 mod reading;

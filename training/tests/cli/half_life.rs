@@ -1,10 +1,6 @@
-//! Weighing records by their age: the real binary on logs of thirty days, of which the last three are slow.
-#![allow(clippy::expect_used)]
+//! Weighing records by their age: a model of logs of thirty days, of which the last three are slow.
 
-use std::path::PathBuf;
-use std::process::{Command, Output};
-
-use tempfile::TempDir;
+use crate::folder::Folder;
 
 const SPEC: &str = r#"format = "json"
 [[feature]]
@@ -19,65 +15,36 @@ const DAYS: u64 = 30;
 const SLOW_DAYS: u64 = 3;
 const RECORDS_A_DAY: u64 = 400;
 
-struct Folder(TempDir);
-
-impl Folder {
-    /// A folder of a log a day. A request takes about 100 ms, in the last days about 300.
-    fn with_logs() -> Self {
-        let folder = Self(tempfile::tempdir().expect("a folder"));
-        std::fs::create_dir(folder.path("logs")).expect("a folder");
-        for day in 0..DAYS {
-            let line = |at: u64| {
-                let i = day * RECORDS_A_DAY + at;
-                let usual = if day < DAYS - SLOW_DAYS { 100 } else { 300 };
-                let (duration, status) = (usual + i * 7919 % 31, i * 31 % 5);
-                let time = 1_795_255_200 + day * 86_400 + at * 86_400 / RECORDS_A_DAY;
-                format!("{{\"time\":{time},\"duration\":{duration},\"status\":{status}}}\n")
-            };
-            let text: String = (0..RECORDS_A_DAY).map(line).collect();
-            std::fs::write(folder.path(&format!("logs/{day:02}.jsonl")), text).expect("written");
-        }
-        std::fs::write(folder.path("spec.toml"), SPEC).expect("written");
-        folder
+/// A folder of a log a day. A request takes about 100 ms, in the last days about 300.
+fn with_logs() -> Folder {
+    let folder = Folder::new();
+    for day in 0..DAYS {
+        let line = |at: u64| {
+            let i = day * RECORDS_A_DAY + at;
+            let usual = if day < DAYS - SLOW_DAYS { 100 } else { 300 };
+            let (duration, status) = (usual + i * 7919 % 31, i * 31 % 5);
+            let time = 1_795_255_200 + day * 86_400 + at * 86_400 / RECORDS_A_DAY;
+            format!("{{\"time\":{time},\"duration\":{duration},\"status\":{status}}}\n")
+        };
+        folder.write(
+            &format!("logs/{day:02}.jsonl"),
+            (0..RECORDS_A_DAY).map(line).collect::<String>(),
+        );
     }
+    folder.write("spec.toml", SPEC);
+    folder
+}
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn bytes(&self, name: &str) -> Vec<u8> {
-        std::fs::read(self.path(name)).expect("it is there")
-    }
-
-    fn run(&self, line: &str) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sawlog"));
-        command.current_dir(self.0.path()).args(line.split(' ')).output().expect("it starts")
-    }
-
-    fn ok(&self, line: &str) -> String {
-        let output = self.run(line);
-        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("text")
-    }
-
-    fn fails(&self, line: &str) -> String {
-        let output = self.run(line);
-        let said = String::from_utf8(output.stderr).expect("text");
-        assert!(!output.status.success(), "{line} said: {said}");
-        said
-    }
-
-    /// The share of the records of a log that a model flags.
-    fn share_flagged(&self, model: &str, log: &str) -> f64 {
-        let scored = self.ok(&format!("score --model {model} --input {log}"));
-        let flagged = scored.lines().filter(|line| line.contains("\"anomaly\":true")).count();
-        flagged as f64 / scored.lines().count() as f64
-    }
+/// The share of the records of a log that a model flags.
+fn share_flagged(folder: &Folder, model: &str, log: &str) -> f64 {
+    let scored = folder.ok(&format!("score --model {model} --input {log}"));
+    let flagged = scored.lines().filter(|line| line.contains("\"anomaly\":true")).count();
+    flagged as f64 / scored.lines().count() as f64
 }
 
 #[test]
 fn a_model_with_a_half_life_knows_the_last_days() {
-    let folder = Folder::with_logs();
+    let folder = with_logs();
     folder.ok("train --spec spec.toml --input logs --threshold quantile:0.98 --output plain.model");
     let weighed =
         "train --spec spec.toml --input logs --threshold quantile:0.98 --time-field /time";
@@ -91,21 +58,21 @@ fn a_model_with_a_half_life_knows_the_last_days() {
         ("recent.model", old, 0.9, 1.0),
         ("recent.model", new, 0.0, 0.05),
     ] {
-        let share = folder.share_flagged(model, log);
+        let share = share_flagged(&folder, model, log);
         assert!((low..=high).contains(&share), "{model}: {share} of {log}, want {low} to {high}");
     }
     // A half-life beside which all are of today is none, but for its name.
     folder.ok(&format!("{weighed} --half-life 1000000d --output long.model"));
     for log in [old, new] {
         let (long, plain) =
-            (folder.share_flagged("long.model", log), folder.share_flagged("plain.model", log));
+            (share_flagged(&folder, "long.model", log), share_flagged(&folder, "plain.model", log));
         assert!((long - plain).abs() < 0.1, "{log}: {long} with a long half-life, {plain} without");
     }
 }
 
 #[test]
 fn parts_with_a_half_life_give_the_model_of_all_logs() {
-    let folder = Folder::with_logs();
+    let folder = with_logs();
     let how = "--spec spec.toml --time-field /time --half-life 3d";
     folder.ok(&format!("train {how} --input logs --output whole.model"));
     let whole = folder.bytes("whole.model");
@@ -138,25 +105,25 @@ fn parts_with_a_half_life_give_the_model_of_all_logs() {
 
 #[test]
 fn a_half_life_that_cannot_be_says_why() {
-    let folder = Folder::with_logs();
-    let train = |more: &str| {
-        folder.fails(&format!("train --spec spec.toml --input logs --output out {more}"))
-    };
+    let folder = with_logs();
     for (more, want) in [
         ("--half-life 7d", "--time-field <FIELD>"),
         ("--half-life 7 --time-field /time", "write 7d, 12h or 30min"),
         ("--half-life 10s --time-field /time", "10s is shorter than a minute"),
         ("--half-life 7d --time-field /time --compat sagemaker", "cannot be used with"),
-        ("--half-life 7d --time-field /when", "field `/when` is missing"),
     ] {
-        let said = train(more);
-        assert!(said.contains(want), "{more}: {said}");
+        let line = format!("train --spec spec.toml --input logs --output out {more}");
+        let run = folder.run(&line);
+        let said = String::from_utf8(run.stderr).expect("text");
+        assert!(run.status.code() == Some(2) && said.contains(want), "{more}: {said}");
     }
+    let timeless = "--input logs --time-field /when --half-life 7d --output out";
+    let said = folder.fails(&format!("train --spec spec.toml {timeless}"));
+    assert!(said.contains("field `/when` is missing"), "{said}");
     folder.ok("sketch --spec spec.toml --input logs/00.jsonl --output plain.sketch");
     let how = "--spec spec.toml --time-field /time --half-life 36h";
     let said = folder
         .fails(&format!("train {how} --input logs/01.jsonl --base plain.sketch --output out"));
     let want = "one was made with a half-life of 36h by `/time`, the other with no half-life";
     assert!(said.contains(want), "{said}");
-    assert!(!folder.path("out").exists());
 }
