@@ -19,6 +19,7 @@ use sawlog_lambda::scorer;
 use sawlog_model::{Model, Value};
 use serde::Serialize;
 
+use crate::output::print;
 use crate::serve::row_kind;
 use crate::{input, inspect};
 
@@ -184,14 +185,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         let ratio = endpoint.p50_ms / in_process.p50_ms;
         report.measured.push(Measured { batch, in_process, endpoint, ratio, costs });
     }
-    let mut out = std::io::stdout().lock();
-    if args.json {
-        serde_json::to_writer_pretty(&mut out, &report)?;
-        writeln!(out)?;
-    } else {
-        print(&mut out, &report, &args.prices)?;
-    }
-    Ok(())
+    print(args.json, &report, |out| text(out, &report, &args.prices))
 }
 
 /// All scores of a batch, or why there is one missing.
@@ -257,7 +251,7 @@ fn numbers(values: &[Value]) -> Option<Vec<f32>> {
     values.iter().map(number).collect()
 }
 
-fn print(out: &mut impl Write, report: &Report<'_>, prices: &Prices) -> anyhow::Result<()> {
+fn text(out: &mut impl Write, report: &Report<'_>, prices: &Prices) -> std::io::Result<()> {
     let Report { endpoint, rounds, scores_equal, measured } = report;
     writeln!(out, "{rounds} rounds, {BLOCK} in a row; endpoint {endpoint}")?;
     let equal = if *scores_equal { "equal to the model's own" } else { "not the model's own" };

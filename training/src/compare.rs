@@ -7,7 +7,6 @@ mod page;
 mod text;
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
@@ -19,7 +18,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::input;
-use crate::output::{Output, refuse_overlap};
+use crate::output::{Output, print, refuse_overlap};
 use crate::progress::Progress;
 
 /// Most pairs that are compared: they are all in memory, at some 300 bytes each without features.
@@ -67,14 +66,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         page::write(&mut page, &report)?;
         page.finish()?;
     }
-    let mut out = std::io::stdout().lock();
-    if args.json {
-        serde_json::to_writer_pretty(&mut out, &report)?;
-        writeln!(out)?;
-    } else {
-        text::write(&mut out, &report)?;
-    }
-    Ok(())
+    print(args.json, &report, |out| text::write(out, &report))
 }
 
 /// Captured pairs, each record of a model once.

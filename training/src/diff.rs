@@ -11,7 +11,6 @@ mod text;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
@@ -24,6 +23,7 @@ use serde::{Serialize, Serializer};
 
 use crate::input::{self, Source};
 use crate::inspect;
+use crate::output::print;
 use crate::scoring::{Found, Scoring};
 use learned::Feature;
 
@@ -72,14 +72,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let is_standard = sources.iter().any(|source| source.name == "-");
     ensure!(!is_standard, "input -: it is read more than once, so it has to be a file");
     let diff = Diff::new(&old, &new, &sources, args.top)?;
-    let mut out = std::io::stdout().lock();
-    if args.json {
-        serde_json::to_writer_pretty(&mut out, &diff)?;
-        writeln!(out)?;
-    } else {
-        text::write(&mut out, &diff)?;
-    }
-    Ok(())
+    print(args.json, &diff, |out| text::write(out, &diff))
 }
 
 /// All that is said of two models.

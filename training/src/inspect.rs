@@ -7,6 +7,7 @@ use anyhow::Context;
 use sawlog_model::Model;
 
 use crate::describe;
+use crate::output::print;
 
 /// Prints specification, features, parameters, calibration, provenance and size of a model.
 #[derive(Debug, clap::Args)]
@@ -34,15 +35,10 @@ pub(crate) fn load(path: &Path) -> anyhow::Result<Model> {
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let model = load(&args.model)?;
-    let mut out = std::io::stdout().lock();
-    if args.json {
-        serde_json::to_writer_pretty(&mut out, &as_json(&model))?;
-        writeln!(out)?;
-    } else {
+    print(args.json, &as_json(&model), |out| {
         writeln!(out, "{}", args.model.display())?;
-        describe::model(&mut out, &model)?;
-    }
-    Ok(())
+        describe::model(out, &model)
+    })
 }
 
 fn as_json(model: &Model) -> serde_json::Value {

@@ -1,10 +1,11 @@
 //! Output files: written beside their place and renamed into it, so that an interrupted run leaves
-//! the old file whole.
+//! the old file whole. And standard output, where a command ends with what it found.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, StdoutLock, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
+use serde::Serialize;
 use tempfile::NamedTempFile;
 
 /// A file on its way: it appears under its name when [`Output::finish`] is called, or not at all.
@@ -35,6 +36,25 @@ pub(crate) fn refuse_overlap(outputs: &[Option<&Path>], inputs: &[&Path]) -> any
         ensure!(!inputs.contains(&name), "output {} is also an input", path.display());
         ensure!(!seen.contains(&name), "{} is named for two outputs", path.display());
         seen.push(name);
+    }
+    Ok(())
+}
+
+/// Prints what a command found: as JSON, or as `text` says it to a person.
+///
+/// # Errors
+/// If standard output can't be written to.
+pub(crate) fn print(
+    is_json: bool,
+    found: &impl Serialize,
+    text: impl FnOnce(&mut StdoutLock<'static>) -> io::Result<()>,
+) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    if is_json {
+        serde_json::to_writer_pretty(&mut out, found)?;
+        writeln!(out)?;
+    } else {
+        text(&mut out)?;
     }
     Ok(())
 }
