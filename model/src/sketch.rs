@@ -94,6 +94,14 @@ pub struct Decay {
 }
 
 impl Decay {
+    /// The half-life in the greatest unit that it is a whole number of: 7d, 36h, 90min.
+    pub fn half_life(&self) -> String {
+        let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s")];
+        let unit = units.into_iter().find(|(len_ms, _)| self.half_life_ms.is_multiple_of(*len_ms));
+        let (len_ms, unit) = unit.unwrap_or((1, "ms"));
+        format!("{}{unit}", self.half_life_ms / len_ms)
+    }
+
     /// The natural logarithm of the weight of a record of this time, in milliseconds since 1970.
     fn log_weight(&self, time_ms: i64) -> f64 {
         // Below 2^53 for thousands of years.
@@ -282,10 +290,7 @@ fn half_life(decay: Option<&Decay>) -> String {
 
 impl fmt::Display for Decay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"), (1, "ms")];
-        let whole = units.into_iter().find(|(len_ms, _)| self.half_life_ms.is_multiple_of(*len_ms));
-        let (len_ms, unit) = whole.unwrap_or((1, "ms"));
-        write!(f, "a half-life of {}{unit} by `{}`", self.half_life_ms / len_ms, self.time_field)
+        write!(f, "a half-life of {} by `{}`", self.half_life(), self.time_field)
     }
 }
 

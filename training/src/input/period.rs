@@ -116,6 +116,11 @@ struct Span {
 }
 
 impl PeriodArgs {
+    /// The field with a record's time, if it is read.
+    pub(crate) fn time_field(&self) -> Option<&str> {
+        self.time_field.as_deref()
+    }
+
     /// How much a record of some age weighs.
     ///
     /// # Errors

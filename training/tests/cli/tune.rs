@@ -96,3 +96,62 @@ fn what_cannot_be_tuned_says_why() {
     folder.write("log.csv", "a,b\n1,2\n3,4\n");
     assert!(fails(&[]).contains("2 records make a point, too few"));
 }
+
+/// Records of 50 days, a text line each; after `changes_at` of that time `b` is another.
+fn timed(changes_at: f64) -> Folder {
+    let folder = Folder::new();
+    let records = 1000_u64;
+    let mut text = "time,a,b,fault\n".to_owned();
+    for at in 0..records {
+        let is_new = at as f64 >= changes_at * records as f64;
+        let b = noise(at) + if is_new { 20.0 } else { 0.0 };
+        let time = 1_795_255_200 + at * 50 * 86_400 / records;
+        let fault = u8::from(at % 40 == 7);
+        writeln!(text, "{time},{},{b},{fault}", noise(at + 20_000)).expect("a string");
+    }
+    folder.write("log.csv", text);
+    let standard = |field: &str| format!("{field}\ntransform = \"standard\"");
+    let (a, b) = ("field = \"a\"", "field = \"b\"");
+    folder.write("spec.toml", SPEC.replace(a, &standard(a)).replace(b, &standard(b)));
+    folder
+}
+
+const TIMED: [&str; 6] = ["--records", "1000", "--seeds", "2", "--time-field", "time"];
+
+#[test]
+fn a_half_life_is_recommended_where_what_is_usual_has_changed() {
+    // Two of the forty days that models are made of are as the newest ten.
+    let folder = timed(0.76);
+    let report = json(&folder, &TIMED)["half_lives"].take();
+    assert_eq!(report["newest"], 200, "{report}");
+    let none = &report["tried"][0];
+    assert_eq!(none["half_life"], Value::Null, "{report}");
+    assert_eq!(report["tried"][1]["half_life"], "39d", "of 40 days without the ends: {report}");
+    let recommended = outcome(&report, "recommended");
+    let excess = |of: &Value| number(of, "flagged") / number(of, "promised");
+    assert!(excess(none) > 5.0 && excess(recommended) < excess(none) / 2.0, "{report}");
+}
+
+#[test]
+fn a_half_life_is_part_of_what_to_train_with_and_is_judged_by_labels_if_there_are_any() {
+    let folder = timed(0.76);
+    let said = folder.ok(&tune(&[&TIMED[..], &["--label", "fault"]].concat()));
+    let table = said.split("Half-lives by `time`").nth(1).expect("a second table");
+    for column in ["promised to flag", "flagged of the newest", "average precision"] {
+        assert!(table.contains(column), "{said}");
+    }
+    let chosen = table.lines().find(|line| line.ends_with("recommended")).expect("one");
+    let half_life = chosen.split_whitespace().next().expect("a half-life");
+    let option = format!(" --time-field time --half-life {half_life}, transform");
+    assert_eq!(said.contains(&option), half_life != "none", "{said}");
+}
+
+#[test]
+fn half_lives_need_records_and_times() {
+    let fails = |folder: &Folder, more: &[&str]| folder.fails(&tune(more));
+    let few = fails(&timed(2.0), &["--records", "400", "--seeds", "2", "--time-field", "time"]);
+    assert!(few.contains("the newest fifth of 400 records is too few"), "{few}");
+    let folder = folder(SPEC);
+    let none = fails(&folder, &["--records", "1200", "--seeds", "2", "--time-field", "fault"]);
+    assert!(none.contains("--time-field fault: the records' times are within"), "{none}");
+}
