@@ -4,12 +4,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sawlog_fuzz::within;
+use sawlog_fuzz::{sealed, within};
 use sawlog_model::TrainingSketch;
-use sha2::{Digest, Sha256};
 
-const PREFIX: usize = 24;
-const CHECKSUM: usize = 32;
+const MAGIC: &[u8; 8] = b"SAWLOGSK";
+/// The newest version that is written.
+const NEWEST_VERSION: u8 = 2;
 
 /// Memory a sketch may take: of each record a place in each of 10,000 trees, at least 17 bytes of the
 /// file a record, in heaps that double; and the compiled pattern of the format "regex".
@@ -18,7 +18,7 @@ const BASE: usize = 26 << 20;
 
 fuzz_target!(|data: &[u8]| {
     let _ = TrainingSketch::decode(data).map_err(|error| error.to_string());
-    let Some(bytes) = sealed(data) else { return };
+    let Some(bytes) = sealed(data, MAGIC, NEWEST_VERSION) else { return };
     match within(A_BYTE * bytes.len() + BASE, || TrainingSketch::decode(&bytes)) {
         Ok(sketch) => {
             let again = sketch.encode();
@@ -30,16 +30,3 @@ fuzz_target!(|data: &[u8]| {
         Err(error) => assert!(!error.to_string().is_empty()),
     }
 });
-
-/// The bytes with the envelope of a sketch, in the places of what was there.
-fn sealed(data: &[u8]) -> Option<Vec<u8>> {
-    let mut bytes = data.to_vec();
-    let body_len = bytes.len().checked_sub(CHECKSUM).filter(|&len| len >= PREFIX)?;
-    bytes[..8].copy_from_slice(b"SAWLOGSK");
-    bytes[8..12].copy_from_slice(&1_u32.to_le_bytes());
-    let len = bytes.len() as u64;
-    bytes[16..PREFIX].copy_from_slice(&len.to_le_bytes());
-    let checksum = Sha256::digest(&bytes[..body_len]);
-    bytes[body_len..].copy_from_slice(&checksum);
-    Some(bytes)
-}

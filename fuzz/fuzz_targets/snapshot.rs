@@ -5,12 +5,12 @@
 #![no_main]
 
 use libfuzzer_sys::{Corpus, fuzz_target};
-use sawlog_fuzz::{encodes, within, works};
+use sawlog_fuzz::{PREFIX, encodes, sealed, within, works};
 use sawlog_model::Model;
-use sha2::{Digest, Sha256};
 
-const PREFIX: usize = 24;
-const CHECKSUM: usize = 32;
+const MAGIC: &[u8; 8] = b"SAWLOGRF";
+/// The newest version that is written.
+const NEWEST_VERSION: u8 = 3;
 
 /// Memory a model may take for each byte of its snapshot: about 21 at one dimension, where the
 /// kernel pads boxes to four, twice that while arrays grow.
@@ -26,7 +26,7 @@ const WITH_PATTERN: &[u8] = include_bytes!("../seeds/snapshot/pattern");
 
 fuzz_target!(|data: &[u8]| -> Corpus {
     let _ = Model::decode(data).map_err(|error| error.to_string());
-    let Some(bytes) = sealed(data) else { return Corpus::Keep };
+    let Some(bytes) = sealed(data, MAGIC, NEWEST_VERSION) else { return Corpus::Keep };
     // The header begins with the number of the format's variant.
     let is_regex = bytes.get(PREFIX) == Some(&3);
     let limit = FACTOR * bytes.len() + BASE + if is_regex { REGEX } else { 0 };
@@ -46,18 +46,3 @@ fuzz_target!(|data: &[u8]| -> Corpus {
     }
     verdict
 });
-
-/// The bytes with the envelope of a snapshot, in the places of what was there.
-fn sealed(data: &[u8]) -> Option<Vec<u8>> {
-    let mut bytes = data.to_vec();
-    let body_len = bytes.len().checked_sub(CHECKSUM).filter(|&len| len >= PREFIX)?;
-    bytes[..8].copy_from_slice(b"SAWLOGRF");
-    // Version 2 where it is so already: points of several records.
-    let version = if bytes[8] == 2 { 2_u32 } else { 1 };
-    bytes[8..12].copy_from_slice(&version.to_le_bytes());
-    let len = bytes.len() as u64;
-    bytes[16..PREFIX].copy_from_slice(&len.to_le_bytes());
-    let checksum = Sha256::digest(&bytes[..body_len]);
-    bytes[body_len..].copy_from_slice(&checksum);
-    Some(bytes)
-}

@@ -19,6 +19,7 @@
 use ndarray::{Array1, ArrayView2};
 use peak_alloc::PeakAlloc;
 use sawlog_model::{Features, MAX_COORDINATE, Model};
+use sha2::{Digest, Sha256};
 
 pub mod bodies;
 // The Lambda's own modules, by symbolic links: its crate would bring the AWS SDK along.
@@ -44,6 +45,25 @@ pub fn within<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     let taken = MEMORY.peak_usage().saturating_sub(before);
     assert!(taken <= bytes, "took {taken} bytes, {bytes} are allowed");
     done
+}
+
+/// Bytes of the envelope before the header: magic, version, lengths of the header and of the whole.
+pub const PREFIX: usize = 24;
+const CHECKSUM: usize = 32;
+
+/// The bytes with the envelope of a snapshot or a sketch, in the places of what was there; none if they are
+/// fewer than an envelope has. The version stays if it is one of 1 to `newest`, and is 1 otherwise.
+pub fn sealed(data: &[u8], magic: &[u8; 8], newest: u8) -> Option<Vec<u8>> {
+    let mut bytes = data.to_vec();
+    let body_len = bytes.len().checked_sub(CHECKSUM).filter(|&len| len >= PREFIX)?;
+    bytes[..8].copy_from_slice(magic);
+    let version = if (1..=newest).contains(&bytes[8]) { bytes[8] } else { 1 };
+    bytes[8..12].copy_from_slice(&u32::from(version).to_le_bytes());
+    let len = bytes.len() as u64;
+    bytes[16..PREFIX].copy_from_slice(&len.to_le_bytes());
+    let checksum = Sha256::digest(&bytes[..body_len]);
+    bytes[body_len..].copy_from_slice(&checksum);
+    Some(bytes)
 }
 
 /// Coordinates on both sides of every limit.

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use sawlog_model::{Model, ValidSpec, import::from_aws_json};
+use sawlog_model::{Model, TrainingSketch, ValidSpec, import::from_aws_json};
 
 /// Name and bytes of the seeds of a target.
 fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
@@ -23,6 +23,9 @@ fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
 fn the_seeds_are_taken() {
     for (name, bytes) in seeds("snapshot") {
         Model::decode(&bytes).expect(&name);
+    }
+    for (name, bytes) in seeds("sketch") {
+        TrainingSketch::decode(&bytes).expect(&name);
     }
     for (name, bytes) in seeds("import") {
         from_aws_json(&bytes).expect(&name);
