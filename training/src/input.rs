@@ -78,6 +78,14 @@ pub(crate) enum InputError {
         /// Inputs there are.
         count: usize,
     },
+    /// A file of this program's own where records should be.
+    #[error("input {path}: it is {what}, not records")]
+    NotRecords {
+        /// Its name.
+        path: String,
+        /// What it is, and what takes it.
+        what: &'static str,
+    },
     /// A Parquet file that isn't what it should be.
     #[error("input {path}: {reason}")]
     Parquet {

@@ -113,6 +113,30 @@ fn what_cannot_be_merged_says_why_and_writes_nothing() {
 }
 
 #[test]
+fn a_sketch_or_a_model_in_the_place_of_records_is_named_as_what_it_is() {
+    let folder = with_logs(1);
+    folder.ok("sketch --spec spec.toml --input logs --output sketch");
+    folder.ok("train --from-sketch sketch --output model");
+    for (input, what) in [
+        (
+            "sketch",
+            "a sketch, which `sawlog merge` and `sawlog train --from-sketch` take, not records",
+        ),
+        ("model", "a model, not records"),
+    ] {
+        let want = format!("input {input}: it is {what}");
+        let said = folder.fails(&format!("train --spec spec.toml --input {input} --output out"));
+        assert!(said.contains(&want), "{said}");
+        let seeds = "evaluate --model model --input logs --seeds 2 --train-input";
+        let said = folder.fails(&format!("{seeds} {input}"));
+        assert!(said.contains("--train-input") && said.contains(&want), "{said}");
+    }
+    // Its own inputs are what a model of a sketch was trained on.
+    let said = folder.ok("evaluate --model model --input logs --seeds 2 --train-input logs");
+    assert!(said.contains("2 models that differ in nothing else"), "{said}");
+}
+
+#[test]
 fn too_many_rejects_in_all_parts_together_make_no_model() {
     let folder = with_logs(1);
     folder.write("bad", "bad\n".repeat(50));
