@@ -7,11 +7,13 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use parquet::basic::Compression;
 use tempfile::TempDir;
 
 use crate::function::binary;
 use crate::http::Message;
 use crate::proxy::{Fault, Proxy, status};
+use crate::rows;
 use crate::servers::{ACCESS_KEY, REGION, S3, SECRET_KEY};
 
 const SPEC: &str = r#"format = "json"
@@ -142,6 +144,53 @@ fn what_breaks_off_is_taken_up_where_it_broke_off() {
     archive.ok(&format!("{line} ill"));
     assert!(taken_up.load(Ordering::SeqCst) > 0, "nothing was taken up");
     assert!(archive.bytes("ill") == archive.bytes("well"));
+}
+
+#[test]
+fn parquet_objects_are_read_as_files_are() {
+    let archive = Archive::start(64);
+    let path = |name: &str| archive.folder.path().join(name);
+    let all = rows::rows(5000);
+    std::fs::write(path("rows.toml"), rows::SPEC).expect("written");
+    std::fs::write(path("rows.jsonl"), rows::json(&all)).expect("written");
+    rows::write_parquet(&path("rows.parquet"), Compression::SNAPPY, &all);
+    let bytes = archive.bytes("rows.parquet");
+    archive.put("rows/a.parquet", bytes.clone());
+    archive.put("cut/a.parquet", bytes[..bytes.len() / 2].to_vec());
+    archive.ok("train --spec rows.toml --input rows.jsonl --trees 10 --output model");
+    let scores = |input: &str| {
+        archive.ok(&format!("score --model model --input {input} --format csv --output scores"));
+        let text = String::from_utf8(archive.bytes("scores")).expect("text");
+        let score = |line: &str| line.split(',').next().expect("a score").to_owned();
+        text.lines().skip(1).map(score).collect::<Vec<_>>()
+    };
+    let want = scores("rows.jsonl");
+    assert_eq!(want.len(), 5000);
+    assert!(scores("rows.parquet") == want, "other scores of the file");
+    // Its end comes by a second call.
+    let gets = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&gets);
+    archive.proxy.rule(move |call, _| {
+        if is_get_of_object(call) && counted.fetch_add(1, Ordering::SeqCst) == 0 {
+            return Fault::Truncate;
+        }
+        Fault::None
+    });
+    assert!(scores(&format!("s3://{BUCKET}/rows/")) == want, "other scores of the object");
+    assert_eq!(gets.load(Ordering::SeqCst), 2, "not taken up where it broke off");
+    let train = |prefix: &str, output: &str| {
+        format!(
+            "train --spec rows.toml --input s3://{BUCKET}/{prefix}/ --trees 10 --output {output}"
+        )
+    };
+    let said = archive.ok(&train("rows", "other"));
+    assert!(said.contains("kept       5,000"), "{said}");
+    let said = archive.fails(&train("cut", "out"));
+    assert!(
+        said.contains("input s3://archive/cut/a.parquet: ") && said.contains("footer"),
+        "{said}"
+    );
+    assert!(!path("out").exists());
 }
 
 #[test]

@@ -36,6 +36,8 @@ mod proxy;
 mod publish;
 mod publish_race;
 mod results;
+#[path = "../../training/tests/cli/rows.rs"]
+mod rows;
 mod serve;
 mod serve_hostile;
 mod servers;

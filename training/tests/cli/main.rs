@@ -16,6 +16,7 @@ mod import;
 mod manual;
 mod reading;
 mod report;
+mod rows;
 mod seeds;
 mod sketch;
 mod thresholds;
