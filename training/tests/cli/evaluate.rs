@@ -2,18 +2,7 @@
 
 use serde_json::Value;
 
-use crate::folder::Folder;
-
-const SPEC: &str = r#"format = "json"
-[[feature]]
-name = "duration"
-field = "/duration"
-missing = "reject"
-[[feature]]
-name = "path"
-field = "/path"
-encode = "frequency"
-"#;
+use crate::folder::{Folder, SPEC};
 
 /// Requests of which every fiftieth takes long; two in three say whether they do.
 fn requests(count: u32) -> String {

@@ -1,8 +1,22 @@
+//! What these tests share: a folder to run `sawlog` in, the specification of most of them, and numbers by chance.
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+/// Requests: how long each took, and where it went.
+pub const SPEC: &str = r#"format = "json"
+[[feature]]
+name = "duration"
+field = "/duration"
+missing = "reject"
+[[feature]]
+name = "path"
+field = "/path"
+encode = "frequency"
+"#;
 
 /// A temporary folder, and `sawlog` as a process that runs in it.
 pub struct Folder(TempDir);

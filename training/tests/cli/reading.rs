@@ -1,19 +1,8 @@
-//! Reading on all cores: how many threads read makes no difference to what
-//! is made of it, nor to what is said.
+//! Reading on all cores: how many threads read makes no difference to what is made of it, nor to what is said.
+
 use std::io::Write as _;
 
-use crate::folder::Folder;
-
-const SPEC: &str = r#"format = "json"
-[[feature]]
-name = "duration"
-field = "/duration"
-missing = "reject"
-[[feature]]
-name = "path"
-field = "/path"
-encode = "frequency"
-"#;
+use crate::folder::{Folder, SPEC};
 
 /// Those of a run that is not told, too.
 const THREADS: [&str; 5] = ["--threads 1", "--threads 2", "--threads 3", "--threads 7", ""];

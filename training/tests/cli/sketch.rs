@@ -1,17 +1,6 @@
 //! Training in parts gives the bytes of training in one go.
 
-use crate::folder::Folder;
-
-const SPEC: &str = r#"format = "json"
-[[feature]]
-name = "duration"
-field = "/duration"
-missing = "reject"
-[[feature]]
-name = "path"
-field = "/path"
-encode = "frequency"
-"#;
+use crate::folder::{Folder, SPEC};
 
 /// A folder of so many logs, with a bad record in each.
 fn with_logs(files: u32) -> Folder {
