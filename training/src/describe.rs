@@ -33,6 +33,11 @@ pub(crate) fn percent(share: f64) -> String {
     }
 }
 
+/// A share in per cent as it is, for one that was chosen: 99.9 %.
+pub(crate) fn share(share: f64) -> String {
+    format!("{} %", value((share * 1e6).round() / 1e4))
+}
+
 /// A value of a feature: short, and exact where it can be.
 pub(crate) fn value(x: f64) -> String {
     if x == x.trunc() && x.abs() < 1e15 {
@@ -104,12 +109,12 @@ pub(crate) fn model(out: &mut impl Write, model: &Model) -> io::Result<()> {
     }
     let from = model.provenance();
     match model.calibration() {
-        Some(calibration) => self::calibration(out, calibration, from.held_out > 0)?,
+        Some(calibration) => self::calibration(out, calibration)?,
         None => writeln!(out, "threshold  none; `sawlog calibrate` sets one from records")?,
     }
     if let Some(endpoint) = model.endpoint_calibration() {
         writeln!(out, "endpoint   {}", endpoint.endpoint)?;
-        self::calibration(out, &endpoint.calibration, false)?;
+        self::calibration(out, &endpoint.calibration)?;
     }
     writeln!(
         out,
@@ -144,8 +149,9 @@ pub(crate) fn features(out: &mut impl Write, features: &Features) -> io::Result<
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-fn calibration(out: &mut impl Write, calibration: &Calibration, held_out: bool) -> io::Result<()> {
-    let records = if held_out { "held-out records" } else { "records" };
+fn calibration(out: &mut impl Write, calibration: &Calibration) -> io::Result<()> {
+    // Those that training held out, or what `calibrate` was given: a model doesn't tell.
+    let records = "calibration records";
     writeln!(
         out,
         "threshold  {:.4} by {}: above it are {} of {} {records} ({})",

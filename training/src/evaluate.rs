@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use sawlog_model::{LeafRule, Model, Sampling};
 
-use crate::describe::{self, grouped, percent, table};
+use crate::describe::{self, grouped, percent, share, table};
 use crate::input::{self, Source};
 use crate::inspect;
 use crate::output::{Output, refuse_overlap};
@@ -121,7 +121,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         serde_json::to_writer_pretty(&mut out, &evaluation)?;
         writeln!(out)?;
     } else {
-        print(&mut out, &evaluation)?;
+        print(&mut out, &evaluation, args.label.as_deref())?;
         if let Some(path) = &args.report {
             writeln!(out, "\nwrote      {}", path.display())?;
         }
@@ -167,16 +167,22 @@ fn stability(
     Ok(Stability::of(&scores, flagged))
 }
 
-fn print(out: &mut impl Write, evaluation: &Evaluation<'_>) -> std::io::Result<()> {
+fn print(
+    out: &mut impl Write,
+    evaluation: &Evaluation<'_>,
+    label: Option<&str>,
+) -> std::io::Result<()> {
     describe::tally(out, &evaluation.tally)?;
     print_scores(out, evaluation)?;
     print_thresholds(out, evaluation)?;
     if let Some(ranking) = &evaluation.labels {
         print_ranking(out, ranking)?;
-    } else if evaluation.is_labelled {
+    } else if let (Some(counts), Some(field)) = (evaluation.labelled, label) {
+        let [anomalies, normal] = counts.map(|count| grouped(count as u64));
         writeln!(
             out,
-            "\nwarning: labels of both kinds are needed to say how well the scores find anomalies"
+            "\nwarning: --label {field}: labels of both kinds are needed to say how well the scores find anomalies: \
+             {anomalies} records are labelled as anomalies, {normal} as normal"
         )?;
     }
     if let Some(stability) = &evaluation.stability {
@@ -217,10 +223,6 @@ fn print_scores(out: &mut impl Write, evaluation: &Evaluation<'_>) -> std::io::R
         rows.push([share(quantile.share), format!("{:.4}", quantile.score), then]);
     }
     table(out, &rows)
-}
-
-fn share(share: f64) -> String {
-    format!("{} %", describe::value((share * 1e6).round() / 1e4))
 }
 
 fn print_thresholds(out: &mut impl Write, evaluation: &Evaluation<'_>) -> std::io::Result<()> {

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow, ensure};
 use sawlog_lambda::Origin;
 use sawlog_lambda::scorer::{Points, Scored};
-use sawlog_model::spec::{Encoding, FeatureSpec, Format, MissingRule, Spec};
-use sawlog_model::{Model, RecordError, ValidSpec, Value};
+use sawlog_model::spec::{Encoding, FeatureSpec, Format, MissingRule, Spec, SpecPlace};
+use sawlog_model::{Model, RecordError, SpecError, ValidSpec, Value};
 
-use crate::input::{self, Record, Source};
+use crate::input::{self, InputError, Record, Source};
 use crate::progress::Progress;
 use crate::tally::Tally;
 
@@ -56,8 +56,7 @@ impl<'m> Scoring<'m> {
     /// # Errors
     /// A field that the format doesn't have.
     pub(crate) fn with_label(model: &'m Model, field: &str) -> anyhow::Result<Self> {
-        let spec = labelled(model.features().spec().spec().clone(), field);
-        let spec = ValidSpec::new(spec).with_context(|| format!("--label {field}"))?;
+        let spec = labelled(model.features().spec(), field)?;
         Ok(Self { model, spec, label: Some(field.to_owned()) })
     }
 
@@ -86,11 +85,14 @@ impl<'m> Scoring<'m> {
             // The reader calls back and can't pass an error on: the first is kept and told after it.
             let mut result = Ok(());
             let path: Arc<str> = source.name.as_str().into();
-            input::read_source(source, &self.spec, &|bytes| progress.add(bytes), |record| {
-                if result.is_ok() {
-                    result = run.take(&path, record);
-                }
-            })?;
+            let read =
+                input::read_source(source, &self.spec, &|bytes| progress.add(bytes), |record| {
+                    if result.is_ok() {
+                        result = run.take(&path, record);
+                    }
+                });
+            let features = self.model.features().names().len();
+            read.map_err(|error| unread(error, features, self.label.as_deref()))?;
             result?;
         }
         run.score_batch()?;
@@ -117,7 +119,36 @@ pub(crate) fn scores(model: &Model, sources: &[Source], most: usize) -> anyhow::
 }
 
 /// A specification with the label as its last feature.
-pub(crate) fn labelled(mut spec: Spec, field: &str) -> Spec {
+///
+/// # Errors
+/// A field that the format doesn't have, as the user wrote it: that it is read as a feature is nobody's concern.
+pub(crate) fn labelled(spec: &ValidSpec, field: &str) -> anyhow::Result<ValidSpec> {
+    let with_label = with_label(spec.spec().clone(), field);
+    // All else was sound before the label came.
+    ValidSpec::new(with_label).map_err(|error| match error {
+        SpecError::At { fault, .. } | SpecError::AtLine { fault, .. } => {
+            anyhow!("--label {field}: {fault}")
+        }
+        error @ SpecError::Toml(_) => anyhow!(error).context(format!("--label {field}")),
+    })
+}
+
+/// What keeps an input from being read by [`labelled`] features, of which the label comes after so many `features`:
+/// of a header without the label's column as the user wrote it.
+pub(crate) fn unread(error: InputError, features: usize, label: Option<&str>) -> anyhow::Error {
+    match (error, label) {
+        (
+            InputError::Header {
+                path,
+                source: SpecError::At { place: SpecPlace::Field(index), fault },
+            },
+            Some(field),
+        ) if index == features => anyhow!("--label {field}: input {path}: line 1: {fault}"),
+        (error, _) => anyhow!(error),
+    }
+}
+
+fn with_label(mut spec: Spec, field: &str) -> Spec {
     let mut name = "label".to_owned();
     while spec.features.iter().any(|feature| feature.name == name) {
         name.push('_');

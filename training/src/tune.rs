@@ -182,10 +182,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 fn read(spec: ValidSpec, args: &Args) -> anyhow::Result<(ValidSpec, Vec<Tried>, Tally)> {
     let features = spec.features().len();
     let spec = match &args.label {
-        Some(field) => {
-            let spec = scoring::labelled(spec.spec().clone(), field);
-            ValidSpec::new(spec).with_context(|| format!("--label {field}"))?
-        }
+        Some(field) => scoring::labelled(&spec, field)?,
         None => spec,
     };
     let mut sources = input::resolve(&args.input)?;
@@ -224,7 +221,8 @@ fn read(spec: ValidSpec, args: &Args) -> anyhow::Result<(ValidSpec, Vec<Tried>, 
                 let values = records.flat_map(|record| &record[..features]).cloned().collect();
                 (record.time_ms, values, label)
             });
-        })?;
+        });
+        let read = read.map_err(|error| scoring::unread(error, features, args.label.as_deref()))?;
         result?;
         if way.spec.needs_header() {
             way = read;
@@ -246,6 +244,13 @@ fn read(spec: ValidSpec, args: &Args) -> anyhow::Result<(ValidSpec, Vec<Tried>, 
         "{} records make a point, too few to tell settings apart: {MIN_RECORDS} at least",
         records.len()
     );
+    if let Some(field) = &args.label {
+        let has = |kind: bool| records.iter().any(|record| record.label == Some(kind));
+        ensure!(
+            has(true) && has(false),
+            "--label {field}: labels of both kinds are needed, among the records that are tried"
+        );
+    }
     Ok((ValidSpec::new(plain)?, records, tally))
 }
 
@@ -291,10 +296,6 @@ fn tune(spec: &ValidSpec, records: &[Tried], tally: &Tally, args: &Args) -> anyh
     by_trees.sort_by_key(|&at| tried[at].setting.trees);
     let recommended = first_near_best(&tried, &by_trees, TREES_MARGIN);
     let is_labelled = tried.iter().any(|outcome| outcome.average_precision.is_some());
-    ensure!(
-        is_labelled || args.label.is_none(),
-        "--label: labels of both kinds are needed, among the records that are tried"
-    );
     let half_lives = match args.period.time_field() {
         Some(field) => Some(half_life::tune(&trial, tried[recommended].setting, field)?),
         None => None,

@@ -13,6 +13,7 @@ use serde::{Serialize, Serializer};
 
 use super::ranking::Ranking;
 use super::stability::Stability;
+use crate::describe;
 use crate::ranges::Range;
 use crate::tally::Tally;
 
@@ -24,7 +25,9 @@ const STRETCHES: usize = 1000;
 /// Bars of the distribution of scores.
 const BARS: usize = 72;
 
-/// The shares whose threshold at calibration is tried, beside the model's own and three deviations.
+/// The shares of calibration's scores at or below what is tried, beside the model's own threshold and three
+/// deviations. A rule `quantile:Q` takes a rank that is a little higher, so that it promises its rate: these are
+/// not called by its name.
 const TRIED: [f64; 3] = [0.99, 0.995, 0.999];
 /// SageMaker's documentation flags what is above the mean by so many standard deviations.
 const DEVIATIONS: f64 = 3.0;
@@ -55,8 +58,9 @@ pub(crate) struct Evaluation<'m> {
     pub features: Vec<Range>,
     /// The most unusual records, the most unusual first; of equal ones the earlier.
     pub top: Vec<Top<'m>>,
+    /// How many records are labelled as anomalies and as normal; `None` where labels were not asked for.
     #[serde(skip)]
-    pub is_labelled: bool,
+    pub labelled: Option<[usize; 2]>,
     #[serde(skip)]
     pub course: Vec<Stretch>,
     #[serde(skip)]
@@ -270,6 +274,8 @@ impl<'m> Gathered<'m> {
             labelled.extend(both.map(|(&score, &label)| (score, label == Label::Anomaly)));
         }
         let unlabelled = (scores.len() - labelled.len()) as u64;
+        let counts = [true, false]
+            .map(|kind| labelled.iter().filter(|(_, is_anomaly)| *is_anomaly == kind).count());
         drop(labels);
         scores.sort_unstable_by(f32::total_cmp);
         let n = scores.len() as f64;
@@ -287,7 +293,7 @@ impl<'m> Gathered<'m> {
             stability: None,
             features,
             top,
-            is_labelled,
+            labelled: is_labelled.then_some(counts),
             course,
             distribution,
             inputs,
@@ -329,20 +335,18 @@ fn thresholds(model: &Model, sorted: &[f32]) -> Vec<Threshold> {
         Threshold { rule, threshold, expected, flagged: flagged as u64, share }
     };
     let Some(calibration) = model.calibration() else { return Vec::new() };
-    let expected = match calibration.rule {
-        ThresholdRule::Quantile(share) => Some(1.0 - share),
+    let own_share = match calibration.rule {
+        ThresholdRule::Quantile(share) => Some(share),
         ThresholdRule::Deviations(_) | ThresholdRule::Value(_) => None,
     };
     let own = format!("the model's ({})", calibration.rule);
-    let mut rows = vec![row(own, calibration.threshold, expected)];
-    for share in TRIED {
+    let mut rows = vec![row(own, calibration.threshold, own_share.map(|share| 1.0 - share))];
+    // Beside the model's own, the plain quantile of the same share would look like another threshold for one rule.
+    for share in TRIED.into_iter().filter(|share| Some(*share) != own_share) {
         let at = QUANTILES.iter().position(|quantile| *quantile == share);
         if let Some(&threshold) = at.and_then(|at| calibration.quantiles.get(at)) {
-            rows.push(row(
-                ThresholdRule::Quantile(share).to_string(),
-                threshold,
-                Some(1.0 - share),
-            ));
+            let below = describe::share(share);
+            rows.push(row(format!("{below} at calibration"), threshold, Some(1.0 - share)));
         }
     }
     let threshold = calibration.mean + DEVIATIONS * calibration.deviation;

@@ -8,11 +8,14 @@ use super::chart::{Area, Scale, number, points, px};
 use super::gather::{Distribution, Evaluation, Top};
 use super::ranking::{At, Ranking};
 use super::shown::{self, Reason};
-use crate::describe::{self, grouped, percent};
+use crate::describe::{self, grouped, percent, share};
 use crate::ranges::{BINS, Range};
 
 /// Features shown for a record, the ones with the greatest parts.
 const REASONS: usize = 4;
+/// Least part of a score whose direction is said. Every feature is cut now and then, so a usual value has some per
+/// cent of a score too, and whether more of that comes from above or from below is the luck of the cuts.
+const DIRECTED: f32 = shown::NAMED;
 /// Features whose values are drawn; of more the ones that the records shown come from.
 const DRAWN_FEATURES: usize = 60;
 
@@ -235,7 +238,8 @@ fn distribution(evaluation: &Evaluation<'_>) -> Markup {
                             }
                         }
                     }
-                    p.note { "Placed by the scores at calibration. Where far more is flagged than expected, "
+                    p.note { "Placed by the scores at calibration; the model's by a quantile lies a little above "
+                        "the plain one, so that it promises its rate. Where far more is flagged than expected, "
                         "these records are not of the kind that the model was calibrated on." }
                 }
                 table {
@@ -256,10 +260,6 @@ fn distribution(evaluation: &Evaluation<'_>) -> Markup {
 
 /// The quantiles that the page shows.
 const SHOWN: [f64; 6] = [0.01, 0.5, 0.9, 0.99, 0.999, 1.0];
-
-fn share(share: f64) -> String {
-    format!("{} %", describe::value((share * 1e6).round() / 1e4))
-}
 
 fn ranked(ranking: &Ranking) -> Markup {
     let area = Area::new(520.0, 300.0);
@@ -410,7 +410,7 @@ fn reason_row(
             }
             td.value {
                 (shown) " "
-                @if matches!(fitted, Fitted::Number { .. }) {
+                @if matches!(fitted, Fitted::Number { .. }) && reason.share >= DIRECTED {
                     span.way { @if reason.is_high { "high" } @else { "low" } }
                 }
                 @if let Some(lag) = reason.lag.filter(|lag| *lag > 0) {

@@ -3,7 +3,7 @@
 use sawlog_lambda::{Origin, Verdict};
 
 /// Parts of a score that are not named are less than this.
-const NAMED: f32 = 0.05;
+pub(super) const NAMED: f32 = 0.05;
 /// Most features named.
 const MAX_NAMED: usize = 3;
 

@@ -65,7 +65,16 @@ fn figures_are_those_of_the_scores() {
     assert!(share > 0.5, "it is the duration: {}", top[0]);
 
     let thresholds = evaluation["thresholds"].as_array().expect("a list");
-    assert_eq!(thresholds.len(), 5, "{thresholds:?}");
+    // One threshold for one rule: no plain quantile stands beside the model's own of the same share.
+    let rules: Vec<_> = thresholds.iter().filter_map(|row| row["rule"].as_str()).collect();
+    let want =
+        ["the model's (quantile:0.99)", "99.5 % at calibration", "99.9 % at calibration", "3sd"];
+    assert_eq!(rules, want);
+    let quantiles = evaluation["quantiles"].as_array().expect("a list");
+    for (rule, share) in [(1, 0.995), (2, 0.999)] {
+        let quantile = quantiles.iter().find(|row| row["share"] == share).expect("a quantile");
+        assert_eq!(thresholds[rule]["threshold"], quantile["calibration"], "{share}");
+    }
     for row in thresholds {
         let threshold = row["threshold"].as_f64().expect("a number");
         let want = scored.iter().filter(|(score, _)| f64::from(*score) > threshold).count();
@@ -149,5 +158,48 @@ fn what_can_not_be_evaluated_is_said_with_its_place() {
     // One kind of label is no contradiction, and nothing to rank.
     folder.write("one", "{\"duration\":1,\"slow\":0}\n");
     let said = folder.ok(&[&fixed[..], &["one", "--label", "/slow"]].concat());
-    assert!(said.contains("labels of both kinds"), "{said}");
+    for words in [
+        "warning: --label /slow: labels of both kinds are needed",
+        "0 records are labelled as anomalies, 1 as normal",
+    ] {
+        assert!(said.contains(words), "want {words}, got {said}");
+    }
+}
+
+#[test]
+fn a_label_that_is_not_there_is_named_as_it_was_written() {
+    let folder = trained();
+    folder.write("rows", "a,b\n".to_owned() + &"1,0\n2,1\n".repeat(1000));
+    folder.write("plain.toml", "format = \"csv\"\n[[feature]]\nname = \"a\"\nfield = \"a\"\n");
+    folder.ok("train --spec plain.toml --input rows --output csv");
+    let no_column =
+        "--label nope: input rows: line 1: there is no column named `nope`; there are `a`, `b`";
+    for (model, spec, input, label, want) in [
+        ("model", "spec.toml", "later", "slow", "--label slow: `slow` is not a JSON pointer"),
+        ("csv", "plain.toml", "rows", "nope", no_column),
+    ] {
+        let more = format!("--input {input} --label {label}");
+        let evaluate = folder.fails(&format!("evaluate --model {model} {more}"));
+        let tune = folder.fails(&format!("tune --spec {spec} {more}"));
+        for said in [evaluate, tune] {
+            assert!(said.starts_with(&format!("sawlog: {want}")), "want {want}, got {said}");
+            assert!(!said.contains("feature"), "nobody wrote a feature: {said}");
+        }
+    }
+    // A pointer that leads nowhere may be a label that few records have.
+    let said = folder.ok("evaluate --model model --input later --label /none");
+    let words = "warning: --label /none: labels of both kinds are needed";
+    assert!(said.contains(words) && said.contains(": 0 records are labelled"), "{said}");
+    let said = folder.fails("tune --spec spec.toml --input later --label /none");
+    assert!(said.contains("--label /none: labels of both kinds are needed"), "{said}");
+}
+
+#[test]
+fn a_calibration_is_not_said_to_be_of_held_out_records() {
+    let folder = trained();
+    let said = folder.ok("calibrate --model model --input log --output again");
+    assert!(said.contains(" of 6,000 calibration records"), "{said}");
+    for said in [said, folder.ok("inspect again"), folder.ok("inspect model")] {
+        assert!(!said.contains("held-out"), "{said}");
+    }
 }

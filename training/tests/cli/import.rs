@@ -64,7 +64,8 @@ fn calibration_gives_an_imported_forest_its_threshold() {
         |more: &str| folder.ok(&format!("calibrate --model model --input queries.csv.gz {more}"));
     let said = calibrate("--threshold quantile:0.95 --output calibrated");
     assert!(said.contains("read       400 records"), "{said}");
-    assert!(said.contains("by quantile:0.95: above it are 19 of 400 records"), "{said}");
+    let words = "by quantile:0.95: above it are 19 of 400 calibration records";
+    assert!(said.contains(words), "{said}");
     assert_eq!(folder.bytes("model"), before, "not in place");
     let scored =
         folder.ok(&["score", "--model", "calibrated", "--input", &queries, "--format", "csv"]);

@@ -91,6 +91,22 @@ fn a_browser_draws_the_report_and_runs_nothing_of_the_records() {
     assert_eq!(count("<span class=\"tag hit\">labelled anomaly"), 12);
     assert_eq!(count("class=\"best\""), 2, "on the curve and over the thresholds");
     assert!(count("<svg") >= 4 + 12, "{} pictures", count("<svg"));
+    // A direction is said of what a score comes from, not of a few per cent of it.
+    let (mut with, mut without) = (0, 0);
+    for row in page.split("<td class=\"part\">").skip(1) {
+        let (part, value) = row.split_once("</td>").expect("a cell");
+        let share: f64 = part
+            .rsplit_once("</span>")
+            .and_then(|(_, share)| share.trim().strip_suffix(" %"))
+            .and_then(|share| share.parse().ok())
+            .expect("a share");
+        let value = value.split("</td>").next().unwrap_or_default();
+        let has_way = value.contains("class=\"way\"");
+        assert!(!has_way || share >= 5.0, "{share} %: {value}");
+        with += usize::from(has_way);
+        without += usize::from(!has_way);
+    }
+    assert!(with > 0 && without > 0, "{with} with a direction, {without} without");
     assert!(!page.contains("NaN") && !page.contains("inf,"), "every place is a number");
 
     // Drawn: a picture of some size that is not blank; one with nothing on it takes 5 kB.
