@@ -40,7 +40,8 @@ const MAX_BATCH: usize = 100_000;
 /// elsewhere, such as to `sawlog serve`. A real endpoint bills as ever: this makes some hundreds of calls.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Example: sawlog bench-endpoint --endpoint-name sawlog --model model.sawlog --input later.log")]
+Example:
+  sawlog bench-endpoint --endpoint-name sawlog --model model.sawlog --input later.log")]
 pub(crate) struct Args {
     /// The endpoint
     #[arg(long, value_name = "NAME")]

@@ -1,7 +1,7 @@
 //! `sawlog completions` and `sawlog man`: what shells and `man` want to know of the commands, made of the same
 //! definitions that read the arguments.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Command;
@@ -41,6 +41,31 @@ pub(crate) fn run_completions(args: &CompletionsArgs, mut command: Command) -> a
 
 /// Writes the pages.
 pub(crate) fn run_man(args: &ManArgs, command: Command) -> anyhow::Result<()> {
-    clap_mangen::generate_to(command, &args.folder)
-        .with_context(|| format!("folder {}", args.folder.display()))
+    let mut command = command.disable_help_subcommand(true);
+    command.build();
+    write_pages(command, &args.folder).with_context(|| format!("folder {}", args.folder.display()))
+}
+
+/// Writes the page of a command, and those of its own commands.
+fn write_pages(command: Command, folder: &Path) -> std::io::Result<()> {
+    for below in command.get_subcommands().filter(|below| !below.is_hide_set()).cloned() {
+        write_pages(below, folder)?;
+    }
+    let page = clap_mangen::Man::new(command);
+    let mut text = Vec::new();
+    page.render(&mut text)?;
+    let text = String::from_utf8_lossy(&text);
+    // What follows the options is examples, under the heading that manuals have for them; the library has
+    // another one, and joins lines that are too long.
+    let text = match text.split_once("\n.SH EXTRA\n") {
+        Some((before, examples)) => {
+            let examples = ["Examples:\n", "Example:\n"]
+                .into_iter()
+                .find_map(|title| examples.strip_prefix(title))
+                .unwrap_or(examples);
+            format!("{before}\n.SH EXAMPLES\n.nf\n{examples}")
+        }
+        None => text.into_owned(),
+    };
+    std::fs::write(folder.join(page.get_filename()), text)
 }

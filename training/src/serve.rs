@@ -35,8 +35,9 @@ use service::Service;
 /// requests that it has begun.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Example: sawlog serve --model model.sawlog --host 127.0.0.1
-  then: curl -H 'Content-Type: text/csv' --data-binary '0.5,1.2' http://127.0.0.1:8080/invocations")]
+Example:
+  sawlog serve --model model.sawlog --host 127.0.0.1 &
+  curl -H 'Content-Type: text/csv' --data-binary '0.5,1.2' http://127.0.0.1:8080/invocations")]
 pub(crate) struct Args {
     /// The model, or a folder with one *.sawlog in it
     #[arg(long, value_name = "PATH", default_value = "/opt/ml/model")]

@@ -103,6 +103,20 @@ fn the_manual_has_a_page_for_every_command() {
         for option in options {
             assert!(page.contains(&option), "{name}: {option}");
         }
+        // Examples as they are written, one a line, under the title that manuals have.
+        let help = sawlog(&[&name, "--help"]);
+        let is_example = |line: &&str| line.starts_with(&format!("  sawlog {name}"));
+        let examples: Vec<&str> = help.lines().filter(is_example).collect();
+        let titled = page.split_once(".SH EXAMPLES\n.nf\n").map(|(_, rest)| rest);
+        assert_eq!(titled.is_some(), help.contains("\nExample"), "{name}: a section of examples");
+        // Help for a terminal breaks long lines.
+        for example in examples {
+            let example = example.replace('\'', "\\*(Aq");
+            let found =
+                titled.is_some_and(|rest| rest.lines().any(|line| line.starts_with(&example)));
+            assert!(found, "{name}: no line {example:?} in {titled:?}");
+        }
+        assert!(!page.contains("EXTRA") && !page.contains("\nExample"), "{name}: {page}");
     }
     let said = folder.fails("man /no/such/folder");
     assert!(said.contains("/no/such/folder"), "{said}");
