@@ -269,7 +269,8 @@ fn every_fault_is_named_with_its_place() {
     std::fs::write(&garbage, "no model").expect("a file");
     place.publish(&garbage, &[]).refused(&["not a sawlog model"]);
     for (to, words) in [
-        ("s3://models/web/current.json", "its folder"),
+        ("s3://models/web/current.json", "and their pointer, s3://models/web\n"),
+        ("s3://models/web/new.sawlog", "is an object's name (*.sawlog); give the folder"),
         ("models/web", "not s3://bucket/prefix"),
         ("file:///tmp/x", "not s3://bucket/prefix"),
     ] {

@@ -66,8 +66,8 @@ pub(crate) struct PromoteArgs {
 
 #[derive(Debug, clap::Args)]
 struct GateArgs {
-    /// Recent records, of which the model must flag about as many as the current one does: files, folders
-    /// or globs; plain, gzip or zstd. At least 1,000 records
+    /// Recent records, of which the model must flag about as many as the current one does; at least 1,000.
+    /// Files, folders, globs or s3://BUCKET/PREFIX; plain, gzip, zstd or bzip2, or Parquet
     #[arg(long, num_args = 1.., value_name = "PATH")]
     sample: Vec<String>,
     /// How many times as many it may flag at least and at most [default: 0.33..3]. What chance explains

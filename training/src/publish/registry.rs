@@ -84,7 +84,11 @@ pub(crate) struct Registry {
 /// Reads the argument that names a place.
 pub(crate) fn place(text: &str) -> Result<S3Prefix, String> {
     if let Some(name) = [".json", ".sawlog"].into_iter().find(|end| text.ends_with(end)) {
-        return Err(format!("names an object (*{name}); what is wanted is its folder"));
+        // Models have names of their own there, made of their content.
+        let folder = text.rsplit_once('/').map_or(text, |(folder, _)| folder);
+        return Err(format!(
+            "is an object's name (*{name}); give the folder for models and their pointer, {folder}"
+        ));
     }
     text.parse().map_err(|_| "not s3://bucket/prefix".to_owned())
 }
