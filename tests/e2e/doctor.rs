@@ -88,6 +88,16 @@ impl Deployment {
 
     /// Runs the doctor with these variables in a file.
     fn doctor(&self, variables: &Variables, arguments: &[&str]) -> Run {
+        self.doctor_beside(&[], variables, arguments)
+    }
+
+    /// The same with others in the process's environment.
+    fn doctor_beside(
+        &self,
+        process: &[(&str, &str)],
+        variables: &Variables,
+        arguments: &[&str],
+    ) -> Run {
         let path = self.folder.path().join("production.env");
         let mut file = std::fs::File::create(&path).expect("a file");
         writeln!(file, "# what the function has").expect("written");
@@ -99,7 +109,7 @@ impl Deployment {
         let mut command = command("", &[&["doctor", "--env", path], arguments].concat());
         command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
         command.env_remove("AWS_REGION").env_remove("AWS_ENDPOINT_URL_S3");
-        command.env("DEADLINE_RESERVE_MS", "nonsense");
+        command.env("DEADLINE_RESERVE_MS", "nonsense").envs(process.iter().copied());
         run(command)
     }
 }
@@ -166,7 +176,8 @@ fn a_sound_deployment_is_green_and_each_broken_one_is_named() {
         }
         Ok(())
     });
-    let nobody = local(free_port());
+    let nowhere = format!("http://{}", local(free_port()));
+    let no_s3 = format!("S3 at {nowhere} can't be reached: ");
     let dead = sound.variables["DEAD_LETTERS_URI"].replace("dead", "gone");
     let topic = sound.variables["ALERTS_URI"].replace("alerts", "gone");
     let endpoint = "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME";
@@ -177,8 +188,14 @@ fn a_sound_deployment_is_green_and_each_broken_one_is_named() {
         ("ENDPOINT_THRESHOLD", None, &[("FEATURES_URI", "is set")]),
         ("AWS_ACCESS_KEY_ID", None, &[("credentials", "")]),
         ("AWS_REGION", None, &[("credentials", "no region")]),
-        ("MODEL_URI", Some("s3://no-such-bucket/m"), &[("MODEL_URI", "NoSuchBucket")]),
+        (
+            "MODEL_URI",
+            Some("s3://no-such-bucket/m"),
+            &[("MODEL_URI", "there is no bucket no-such-bucket")],
+        ),
         ("MODEL_URI", Some("s3://models/none"), &[("MODEL_URI", "NoSuchKey")]),
+        ("MODEL_URI", Some("s3://models/web"), &[("MODEL_URI", "there is a pointer below it")]),
+        ("MODEL_URI", Some("s3://models/web/"), &[("MODEL_URI", "there is a pointer below it")]),
         ("MODEL_URI", Some("s3://models/damaged"), &[("MODEL_URI", "checksum")]),
         (
             "MODEL_URI",
@@ -217,7 +234,43 @@ fn a_sound_deployment_is_green_and_each_broken_one_is_named() {
             Some(READER_KEY),
             &[("DEAD_LETTERS_S3_URI", "takes no writes"), ("CAPTURE_URI", "takes no writes")],
         ),
-        (endpoint, Some(&format!("http://{nobody}")), &[("ENDPOINT_NAME", "gave no answer")]),
+        // Nobody listens: the address that was tried is said.
+        (
+            endpoint,
+            Some(&nowhere),
+            &[(
+                "ENDPOINT_NAME",
+                &format!("gave no answer: SageMaker at {nowhere} can't be reached"),
+            )],
+        ),
+        (
+            "AWS_ENDPOINT_URL_S3",
+            Some(&nowhere),
+            &[
+                ("MODEL_URI", &no_s3),
+                ("FEATURES_URI", &no_s3),
+                ("DEAD_LETTERS_S3_URI", &no_s3),
+                ("CAPTURE_URI", &no_s3),
+            ],
+        ),
+        (
+            "AWS_ENDPOINT_URL_DYNAMODB",
+            Some(&nowhere),
+            &[("RESULTS_URI", &format!("DynamoDB at {nowhere} can't be reached: "))],
+        ),
+        (
+            "AWS_ENDPOINT_URL_SQS",
+            Some("http://no-such-host.invalid:9"),
+            &[(
+                "DEAD_LETTERS_URI",
+                "SQS at http://no-such-host.invalid:9 can't be reached: dns error",
+            )],
+        ),
+        (
+            "AWS_ENDPOINT_URL_SNS",
+            Some(&nowhere),
+            &[("ALERTS_URI", &format!("SNS at {nowhere} can't be reached: "))],
+        ),
         (endpoint, Some(&format!("http://127.0.0.1:{odd}")), &[("ENDPOINT_NAME", "can't be used")]),
     ];
     let mut rows = Vec::new();
@@ -246,6 +299,12 @@ fn a_sound_deployment_is_green_and_each_broken_one_is_named() {
     for (name, value, what, words) in [
         ("MODEL_REFRESH_SEC", "60", "MODEL_REFRESH_SEC", "nothing reads"),
         ("MODEL_URI", "s3://models/uncalibrated", "MODEL_URI", "flags nothing"),
+        (
+            "MODEL_URI",
+            r#"{"orders": "s3://models/web/current.json", "web": "s3://models/web/current.json"}"#,
+            "MODEL_URI",
+            "models for orders, web alone: records of all other topics are dead-lettered",
+        ),
     ] {
         let mut variables = sound.variables.clone();
         variables.insert(name, value.to_owned());
@@ -257,6 +316,33 @@ fn a_sound_deployment_is_green_and_each_broken_one_is_named() {
             "expected {words:?} of {what}, got {warned:?}"
         );
     }
+    // A folder is not what is meant.
+    let mut variables = sound.variables.clone();
+    variables.insert("MODEL_URI", "s3://models/web".into());
+    let words = "Mend: set it to s3://models/web/current.json";
+    sound.doctor(&variables, &[]).refused(&[words]);
+
+    // What leads AWS's clients elsewhere counts where the file has nothing of it, and is told.
+    let mut variables = sound.variables.clone();
+    let dynamodb = variables.remove("AWS_ENDPOINT_URL_DYNAMODB").expect("one");
+    variables.remove("AWS_REGION");
+    let elsewhere = [
+        ("AWS_ENDPOINT_URL_DYNAMODB", dynamodb.as_str()),
+        ("AWS_ENDPOINT_URL_S3", &nowhere),
+        ("AWS_REGION", REGION),
+    ];
+    let run = sound.doctor_beside(&elsewhere, &variables, &[]).done(&[
+        &format!("{dynamodb}, of this environment and not of the file, is asked by these checks"),
+        &format!("the region is {REGION}, of this environment and not of the file"),
+        "items of results expire",
+    ]);
+    assert!(!run.text.contains("AWS_ENDPOINT_URL_S3"), "the file has it: {}", run.text);
+    // One address for all in the file goes before one for a service beside it.
+    variables.insert("AWS_ENDPOINT_URL", nowhere.clone());
+    let run = sound.doctor_beside(&elsewhere, &variables, &[]);
+    let run = run.refused(&[&format!("DynamoDB at {nowhere} can't be reached")]);
+    assert!(!run.text.contains(&dynamodb), "{}", run.text);
+
     // Several at once are all named.
     let mut variables = sound.variables.clone();
     variables.insert("MODEL_REFRESH_SECS", "5m".into());

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::function::binary;
 use crate::http::Message;
+use crate::process::{free_port, local};
 use crate::proxy::{Fault, Proxy, status};
 use crate::rows;
 use crate::servers::{ACCESS_KEY, REGION, S3, SECRET_KEY};
@@ -44,12 +45,17 @@ impl Archive {
         self.s3.put(BUCKET, key, bytes);
     }
 
-    fn run(&self, line: &str) -> Output {
+    fn command(&self, line: &str) -> Command {
         let mut command = Command::new(binary("SAWLOG_CLI", "sawlog"));
         command.env_clear().args(line.split(' ')).current_dir(self.folder.path());
         command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
         command.env("AWS_REGION", REGION).env("AWS_EC2_METADATA_DISABLED", "true");
-        command.env("AWS_ENDPOINT_URL_S3", &self.proxy.url).output().expect("it starts")
+        command.env("AWS_ENDPOINT_URL_S3", &self.proxy.url);
+        command
+    }
+
+    fn run(&self, line: &str) -> Output {
+        self.command(line).output().expect("it starts")
     }
 
     fn ok(&self, line: &str) -> String {
@@ -210,10 +216,31 @@ fn an_object_that_cannot_be_had_is_named() {
             assert!(said.contains(words), "{input}: want {words}, got {said}");
         }
     };
-    expect("s3://none/logs", &["input s3://none/logs: can't be listed: NoSuchBucket"]);
+    expect(
+        "s3://none/logs",
+        &["input s3://none/logs: there is no bucket none: NoSuchBucket (HTTP 404)"],
+    );
     expect("s3://archive/none", &["input s3://archive/none: it has no files"]);
     expect("s3:///none", &["input s3:///none: not s3://BUCKET/PREFIX"]);
     expect("s3://archive/cut", &["input s3://archive/cut/a.gz: at byte "]);
+    // Without a region, and with nobody there.
+    let nowhere = format!("http://{}", local(free_port()));
+    for (name, value, words) in [
+        ("AWS_REGION", None, "there is no AWS region: set AWS_REGION"),
+        ("AWS_ENDPOINT_URL_S3", Some(&nowhere), &format!("S3 at {nowhere} can't be reached: ")),
+    ] {
+        let mut command = archive.command("score --model model --input s3://archive/logs");
+        let model = archive.folder.path().join("model");
+        std::fs::write(&model, crate::function::model()).expect("written");
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+        let run = command.output().expect("it starts");
+        std::fs::remove_file(model).expect("removed");
+        let said = String::from_utf8_lossy(&run.stderr);
+        assert!(said.starts_with(&format!("sawlog: input s3://archive/logs: {words}")), "{said}");
+    }
     let denied = || {
         let body = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>";
         Fault::Answer(Message::answer(403, body.to_owned()).with("Content-Type", "application/xml"))

@@ -16,6 +16,8 @@ mod models;
 mod sinks;
 mod variables;
 
+use variables::Standing;
+
 /// Checks a deployment: variables, credentials, models, features, table, queue, topic, buckets, endpoint.
 ///
 /// Reads the function's variables from a file or from the process's own environment, and asks AWS with the
@@ -28,8 +30,8 @@ Examples:
   aws lambda get-function-configuration --function-name sawlog --query Environment.Variables \\
     | jq -r 'to_entries[] | \"\\(.key)=\\(.value)\"' | sawlog doctor --env -")]
 pub(crate) struct Args {
-    /// A file of NAME=value lines, in place of the function's variables in the process's environment;
-    /// AWS_* variables in it take the place of the process's. - for standard input
+    /// A file of NAME=value lines, in place of the function's variables in the process's environment. AWS_*
+    /// variables that it has take the place of the process's; the others stay. - for standard input
     #[arg(long, value_name = "FILE")]
     env: Option<PathBuf>,
     /// As one JSON object, for programs
@@ -38,6 +40,9 @@ pub(crate) struct Args {
     /// A name in the file that nothing reads
     #[arg(long, hide = true)]
     unread: Vec<String>,
+    /// A variable of AWS's clients that is not in the file but in the process's environment
+    #[arg(long, hide = true)]
+    outside: Vec<String>,
 }
 
 /// How a check ended.
@@ -89,7 +94,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         return run_under(path, args.json);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let findings = runtime.block_on(check(&args.unread));
+    let findings = runtime.block_on(check(&args.unread, &args.outside));
     let failed = findings.iter().filter(|finding| finding.state == State::Fail).count();
     let mut out = std::io::stdout().lock();
     if args.json {
@@ -98,8 +103,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         writeln!(out)?;
     } else {
         let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let width = findings.iter().map(|finding| finding.what.len()).max().unwrap_or_default();
         for finding in &findings {
-            print(&mut out, finding, colour)?;
+            print(&mut out, finding, width, colour)?;
         }
     }
     out.flush()?;
@@ -107,7 +113,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn print(out: &mut impl Write, finding: &Finding, colour: bool) -> std::io::Result<()> {
+fn print(
+    out: &mut impl Write,
+    finding: &Finding,
+    width: usize,
+    colour: bool,
+) -> std::io::Result<()> {
     let (word, code) = match finding.state {
         State::Ok => ("ok  ", "32"),
         State::Warn => ("warn", "33"),
@@ -115,7 +126,7 @@ fn print(out: &mut impl Write, finding: &Finding, colour: bool) -> std::io::Resu
     };
     let (begin, end) =
         if colour { (format!("\x1b[{code}m"), "\x1b[0m") } else { (String::new(), "") };
-    write!(out, "{begin}{word}{end}  {:20} {}", finding.what, finding.said)?;
+    write!(out, "{begin}{word}{end}  {:width$}  {}", finding.what, finding.said)?;
     if let Some(mend) = &finding.mend {
         write!(out, ". Mend: {mend}")?;
     }
@@ -123,7 +134,7 @@ fn print(out: &mut impl Write, finding: &Finding, colour: bool) -> std::io::Resu
 }
 
 /// All checks, in the order of the variables' table.
-async fn check(unread: &[String]) -> Vec<Finding> {
+async fn check(unread: &[String], outside: &[String]) -> Vec<Finding> {
     let read = variables::read(&|name| {
         std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
     });
@@ -135,11 +146,13 @@ async fn check(unread: &[String]) -> Vec<Finding> {
             "see the table of variables in README.md; a slip of the hand leaves the default in force",
         ));
     }
+    findings.extend(outside.iter().filter_map(|name| variables::outside(name)));
     let Some(config) = read.config else { return findings };
     let is_sound = |name: &str| !read.unsound.contains(name);
     let aws = sawlog_lambda::app::Aws::new(config.s3_path_style);
     if variables::needs_aws(&config) {
-        let credentials = variables::credentials(&aws).await;
+        let is_outside = outside.iter().any(|name| name == variables::REGION);
+        let credentials = variables::credentials(&aws, is_outside).await;
         let is_usable = credentials.state != State::Fail;
         findings.push(credentials);
         if !is_usable {
@@ -181,9 +194,18 @@ fn run_under(path: &Path, json: bool) -> anyhow::Result<()> {
     for name in given.keys().filter(|name| !variables::is_read(&known, name)) {
         command.args(["--unread", name]);
     }
-    known.iter().for_each(|name| {
+    for name in known.iter().filter(|name| !name.starts_with("AWS_")) {
         command.env_remove(name);
-    });
+    }
+    // What the process says to AWS's clients counts where the file says nothing, and is told.
+    let process = std::env::vars_os().filter(|(_, value)| !value.is_empty());
+    for name in process.filter_map(|(name, _)| name.into_string().ok()) {
+        match variables::standing(&given, &name) {
+            Standing::Outside => _ = command.args(["--outside", &name]),
+            Standing::Overruled => _ = command.env_remove(&name),
+            Standing::Other => {}
+        }
+    }
     command.envs(&given);
     #[cfg(unix)]
     {

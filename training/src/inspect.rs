@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use sawlog_model::Model;
 
 use crate::describe;
@@ -28,6 +28,12 @@ pub(crate) struct Args {
 /// Names the file, and for a bad snapshot the section and the offset.
 pub(crate) fn load(path: &Path) -> anyhow::Result<Model> {
     let name = || format!("model {}", path.display());
+    ensure!(
+        !path.starts_with("s3:"),
+        "{}: a model is read from a file; `aws s3 cp` fetches one, and `sawlog history` says which one a pointer \
+         leads to",
+        name()
+    );
     let bytes = std::fs::read(path).with_context(name)?;
     Model::decode(&bytes).with_context(name)
 }

@@ -6,6 +6,7 @@
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+mod aws;
 mod bench_endpoint;
 mod calibrate;
 mod compare;

@@ -13,6 +13,7 @@ use sawlog_lambda::handler::chain;
 use sawlog_model::{Model, ValidSpec};
 
 use super::Finding;
+use crate::aws::{self, Service};
 
 /// Longest that it is waited for: three tries of the usual length.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -51,15 +52,24 @@ pub(super) async fn check(
         Some(Ok(_)) => {
             Finding::ok(what, format!("endpoint {name} scored a row of {width} numbers"))
         }
-        Some(Err(fault)) => {
-            Finding::fail(what, format!("endpoint {name}: {}", chain(&fault)), mend_of(&fault))
-        }
+        Some(Err(fault)) => Finding::fail(what, said(name, &fault), mend_of(&fault)),
         None => Finding::fail(what, format!("endpoint {name} gave no score"), "look at its log"),
     });
 }
 
 /// What the call is known by.
 const NAME: &str = "doctor";
+
+fn said(name: &str, fault: &EndpointFault) -> String {
+    let unreached = match fault {
+        EndpointFault::Unanswered(error) => aws::unreached(Service::SageMaker, error),
+        _ => None,
+    };
+    match unreached {
+        Some(unreached) => format!("endpoint {name} gave no answer: {unreached}"),
+        None => format!("endpoint {name}: {}", chain(fault)),
+    }
+}
 
 fn mend_of(fault: &EndpointFault) -> &'static str {
     let text = chain(fault);

@@ -13,8 +13,10 @@ use sawlog_lambda::model_store::{Loaded, ModelFault, ModelStore, fetch_text};
 use sawlog_model::{Model, ValidSpec};
 
 use super::Finding;
+use crate::aws;
 use crate::describe::grouped;
 use crate::publish::gate::differences;
+use crate::publish::registry::Which;
 
 /// Longest specification that is read, in bytes: as in the Lambda.
 const MAX_SPEC_LEN: u64 = 1 << 20;
@@ -28,6 +30,27 @@ async fn store(aws: &Aws, uri: &ModelUri) -> ModelStore {
         },
         ModelUri::File(path) => ModelStore::File(path.clone()),
     }
+}
+
+/// Why what is there can't be had.
+fn said(store: &ModelStore, fault: &ModelFault) -> String {
+    match store {
+        ModelStore::S3 { client, bucket, .. } => aws::model_fault(client, bucket, fault),
+        ModelStore::File(_) => chain(fault),
+    }
+}
+
+/// The pointer in the folder that was taken for a model. Where people make folders in S3, there may be an empty object of
+/// the folder's name.
+async fn pointer_below(store: &ModelStore, fault: &ModelFault) -> Option<String> {
+    let (ModelStore::S3 { client, bucket, key }, ModelFault::Get(_) | ModelFault::Snapshot(_)) =
+        (store, fault)
+    else {
+        return None;
+    };
+    let key = format!("{}/{}", key.trim_end_matches('/'), Which::Current.file_name());
+    client.head_object().bucket(bucket).key(&key).send().await.ok()?;
+    Some(format!("s3://{bucket}/{key}"))
 }
 
 /// What to do about a model that can't be had.
@@ -63,6 +86,15 @@ pub(super) async fn check(
     let ModelUris { by_topic, otherwise } = &config.models;
     let uris: BTreeSet<&ModelUri> = by_topic.values().chain(otherwise).collect();
     let what = "MODEL_URI";
+    if otherwise.is_none() {
+        let topics: Vec<&str> = by_topic.keys().map(String::as_str).collect();
+        let said = format!(
+            "models for {} alone: records of all other topics are dead-lettered",
+            topics.join(", ")
+        );
+        let mend = "add \"*\" with a model for them, unless nothing else comes";
+        findings.push(Finding::warn(what, said, mend));
+    }
     let mut models = Vec::new();
     for uri in uris {
         let store = store(aws, uri).await;
@@ -71,8 +103,15 @@ pub(super) async fn check(
         let Loaded { model, published } = match found {
             Ok(loaded) => loaded,
             Err(fault) => {
-                let said = format!("{uri}: {}", chain(&fault));
-                findings.push(Finding::fail(what, said, mend_of(&fault)));
+                let said = format!("{uri}: {}", said(&store, &fault));
+                findings.push(match pointer_below(&store, &fault).await {
+                    Some(pointer) => Finding::fail(
+                        what,
+                        format!("{said}; there is a pointer below it"),
+                        format!("set it to {pointer}"),
+                    ),
+                    None => Finding::fail(what, said, mend_of(&fault)),
+                });
                 continue;
             }
         };
@@ -123,7 +162,11 @@ pub(super) async fn features(
         Err(error) => {
             let mend =
                 mend_of(&error.fault).replace("a model there, or `sawlog publish` one", "it there");
-            findings.push(Finding::fail(what, format!("{uri}: {}", chain(&error.fault)), mend));
+            findings.push(Finding::fail(
+                what,
+                format!("{uri}: {}", said(&store, &error.fault)),
+                mend,
+            ));
             return None;
         }
     };

@@ -18,6 +18,7 @@ use sawlog_lambda::config::{AlertsUri, CaptureUri, DeadLettersUri, ResultsUri, S
 use sawlog_lambda::handler::{chain, status_of};
 
 use super::Finding;
+use crate::aws::{self, Service};
 
 /// The id of an item, and the end of an object's key, that nothing has.
 const NOTHING: &str = "sawlog-doctor";
@@ -26,12 +27,13 @@ const TTL_ATTRIBUTE: &str = "expires_at";
 /// Bytes of the longest dead letter that the function sends as a message.
 const DEAD_LETTER_LEN: u64 = 256 << 10;
 
-/// What a call was answered, with the service's own code.
-fn answer<E>(error: &SdkError<E>) -> String
+/// What a call was answered, with the service's own code; or where it was tried in vain.
+fn answer<E>(service: Service, error: &SdkError<E>) -> String
 where
     E: std::error::Error + ProvideErrorMetadata + 'static,
 {
-    format!("{}{}", chain(error), status_of(error))
+    aws::unreached(service, error)
+        .unwrap_or_else(|| format!("{}{}", chain(error), status_of(error)))
 }
 
 /// True if these credentials may not do it.
@@ -82,12 +84,18 @@ pub(super) async fn results(aws: &Aws, config: &Config, findings: &mut Vec<Findi
                     return findings.push(Finding::fail(what, said, mend));
                 }
                 Err(error) if is_denied(&error) => {
-                    let said = format!("table {table} can't be looked at: {}", answer(&error));
+                    let said = format!(
+                        "table {table} can't be looked at: {}",
+                        answer(Service::DynamoDb, &error)
+                    );
                     let mend = "grant dynamodb:DescribeTable to who runs this; the function doesn't need it";
                     return findings.push(Finding::warn(what, said, mend));
                 }
                 Err(error) => {
-                    let said = format!("table {table} can't be looked at: {}", answer(&error));
+                    let said = format!(
+                        "table {table} can't be looked at: {}",
+                        answer(Service::DynamoDb, &error)
+                    );
                     let mend = "see that DynamoDB can be reached from here";
                     return findings.push(Finding::fail(what, said, mend));
                 }
@@ -156,7 +164,7 @@ async fn writable(client: &aws_sdk_dynamodb::Client, table: &str) -> Finding {
         Ok(_) => Finding::ok(what, said),
         Err(error) => Finding::fail(
             what,
-            format!("table {table} takes no writes: {}", answer(&error)),
+            format!("table {table} takes no writes: {}", answer(Service::DynamoDb, &error)),
             "grant dynamodb:BatchWriteItem on it to the function's role",
         ),
     }
@@ -172,7 +180,10 @@ async fn expiry(client: &aws_sdk_dynamodb::Client, table: &str) -> Finding {
     let described = match client.describe_time_to_live().table_name(table).send().await {
         Ok(described) => described.time_to_live_description,
         Err(error) => {
-            let said = format!("whether items of {table} expire can't be seen: {}", answer(&error));
+            let said = format!(
+                "whether items of {table} expire can't be seen: {}",
+                answer(Service::DynamoDb, &error)
+            );
             let mend = "grant dynamodb:DescribeTimeToLive to who runs this";
             return Finding::warn(what, said, mend);
         }
@@ -211,11 +222,11 @@ pub(super) async fn dead_letters(aws: &Aws, config: &Config, findings: &mut Vec<
                 let mend = "create it as template.yaml does, or correct the URL and AWS_REGION";
                 Finding::fail(what, said, mend)
             } else if is_denied(&error) {
-                let said = format!("queue {queue_url} can't be looked at: {}", answer(&error));
+                let said = format!("queue {queue_url} can't be looked at: {}", answer(Service::Sqs, &error));
                 let mend = "grant sqs:GetQueueAttributes to who runs this; the function needs sqs:SendMessage";
                 Finding::warn(what, said, mend)
             } else {
-                let said = format!("queue {queue_url} can't be looked at: {}", answer(&error));
+                let said = format!("queue {queue_url} can't be looked at: {}", answer(Service::Sqs, &error));
                 Finding::fail(what, said, "see that SQS can be reached from here")
             });
             return;
@@ -278,12 +289,12 @@ async fn bucket(aws: &Aws, what: &str, place: &S3Prefix) -> Finding {
         }
         (_, Some(403)) => Finding::fail(
             what,
-            format!("{uri} takes no writes: {}", answer(&error)),
+            format!("{uri} takes no writes: {}", answer(Service::S3, &error)),
             "grant s3:PutObject on it to the function's role (and s3:GetObject, for this check alone)",
         ),
         _ => Finding::fail(
             what,
-            format!("{uri} takes no writes: {}", answer(&error)),
+            format!("{uri} takes no writes: {}", answer(Service::S3, &error)),
             "see that S3 can be reached from here",
         ),
     }
@@ -317,13 +328,15 @@ pub(super) async fn alerts(aws: &Aws, config: &Config, findings: &mut Vec<Findin
             Finding::fail(what, format!("there is no topic {topic_arn}"), mend)
         }
         Err(error) if is_denied(&error) => {
-            let said = format!("topic {topic_arn} can't be looked at: {}", answer(&error));
+            let said =
+                format!("topic {topic_arn} can't be looked at: {}", answer(Service::Sns, &error));
             let mend =
                 "grant sns:GetTopicAttributes to who runs this; the function needs sns:Publish";
             Finding::warn(what, said, mend)
         }
         Err(error) => {
-            let said = format!("topic {topic_arn} can't be looked at: {}", answer(&error));
+            let said =
+                format!("topic {topic_arn} can't be looked at: {}", answer(Service::Sns, &error));
             Finding::fail(what, said, "see that SNS can be reached from here")
         }
     });
@@ -337,7 +350,7 @@ async fn subscribers(client: &aws_sdk_sns::Client, topic_arn: &str) -> Finding {
         Err(error) => {
             let said = format!(
                 "topic {topic_arn} is there; who subscribes can't be seen: {}",
-                answer(&error)
+                answer(Service::Sns, &error)
             );
             let mend = "grant sns:ListSubscriptionsByTopic to who runs this";
             return Finding::warn(what, said, mend);

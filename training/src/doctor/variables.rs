@@ -1,7 +1,7 @@
 //! The variables, by the Lambda's own parser, and what AWS's clients need.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_s3::config::ProvideCredentials as _;
 use sawlog_lambda::Config;
@@ -12,6 +12,10 @@ use sawlog_lambda::config::{
 use sawlog_lambda::handler::chain;
 
 use super::Finding;
+use crate::aws::ENDPOINT_URL;
+
+/// Names the region, which Lambda sets by itself.
+pub(super) const REGION: &str = "AWS_REGION";
 
 /// What stands in for a place that is missing or malformed, so that the others can be read.
 const STAND_IN: &str = "file:///dev/null";
@@ -89,6 +93,47 @@ pub(super) fn is_read(known: &BTreeSet<String>, name: &str) -> bool {
         || ["AWS_", "_X_AMZN", "LAMBDA_", "LC_", "LANG"].iter().any(|begin| name.starts_with(begin))
 }
 
+/// What a variable of the process's environment is beside those of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It leads AWS's clients somewhere, and the file has nothing to say of that.
+    Outside,
+    /// The file says something else that it would go before.
+    Overruled,
+    /// It leads nowhere, or stands in the file too, which goes before.
+    Other,
+}
+
+/// How a variable of the process stands beside those of a file.
+pub(super) fn standing(file: &BTreeMap<String, String>, name: &str) -> Standing {
+    if file.contains_key(name) {
+        return Standing::Other;
+    }
+    let has = |name: &str| file.contains_key(name);
+    match name {
+        // Clients ask for the first before the second.
+        REGION | "AWS_DEFAULT_REGION" if has(REGION) || has("AWS_DEFAULT_REGION") => {
+            Standing::Overruled
+        }
+        REGION => Standing::Outside,
+        // The address of one service goes before the one of all.
+        _ if name.starts_with(ENDPOINT_URL) && has(ENDPOINT_URL) => Standing::Overruled,
+        _ if name.starts_with(ENDPOINT_URL) => Standing::Outside,
+        _ => Standing::Other,
+    }
+}
+
+/// What is said of a variable that leads AWS's clients elsewhere without the file's knowing; nothing of the region,
+/// which is told with the credentials.
+pub(super) fn outside(name: &str) -> Option<Finding> {
+    let value = std::env::var(name).ok().filter(|_| name.starts_with(ENDPOINT_URL))?;
+    Some(Finding::warn(
+        name,
+        format!("{value}, of this environment and not of the file, is asked by these checks"),
+        "put it into the file if the function has it too; unset it to ask AWS",
+    ))
+}
+
 /// True if anything of the configuration is in AWS.
 pub(super) fn needs_aws(config: &Config) -> bool {
     let ModelUris { by_topic, otherwise } = &config.models;
@@ -103,7 +148,7 @@ pub(super) fn needs_aws(config: &Config) -> bool {
 }
 
 /// Are there a region and credentials?
-pub(super) async fn credentials(aws: &Aws) -> Finding {
+pub(super) async fn credentials(aws: &Aws, is_region_outside: bool) -> Finding {
     let sdk = aws.config().await;
     let Some(region) = sdk.region() else {
         return Finding::fail("credentials", "there is no region", "set AWS_REGION");
@@ -114,8 +159,14 @@ pub(super) async fn credentials(aws: &Aws) -> Finding {
         return Finding::fail("credentials", "there are none", mend);
     };
     match provider.provide_credentials().await {
-        Ok(_) => Finding::ok("credentials", format!("there are some; the region is {region}")),
-        Err(error) => Finding::fail("credentials", chain(&error), mend),
+        Ok(_) => {
+            let from =
+                if is_region_outside { ", of this environment and not of the file" } else { "" };
+            Finding::ok("credentials", format!("there are some; the region is {region}{from}"))
+        }
+        Err(error) => {
+            Finding::fail("credentials", format!("there are none: {}", chain(&error)), mend)
+        }
     }
 }
 
@@ -167,6 +218,29 @@ mod tests {
         ]);
         assert_eq!(found.findings, [Finding::ok("variables", "all are well-formed")]);
         assert!(!needs_aws(&found.config.expect("read")));
+    }
+
+    #[test]
+    fn the_file_goes_before_the_process_also_where_clients_would_not() {
+        let file = |names: &[&str]| -> BTreeMap<String, String> {
+            names.iter().map(|name| ((*name).to_owned(), "x".to_owned())).collect()
+        };
+        let (all, s3) = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3");
+        for (names, name, want) in [
+            (&[][..], all, Standing::Outside),
+            (&[], s3, Standing::Outside),
+            (&[s3], s3, Standing::Other),
+            (&[s3], all, Standing::Outside),
+            (&[all], s3, Standing::Overruled),
+            (&[all], all, Standing::Other),
+            (&[], "AWS_REGION", Standing::Outside),
+            (&["AWS_DEFAULT_REGION"], "AWS_REGION", Standing::Overruled),
+            (&["AWS_REGION"], "AWS_REGION", Standing::Other),
+            (&[], "AWS_ACCESS_KEY_ID", Standing::Other),
+            (&[], "MODEL_URI", Standing::Other),
+        ] {
+            assert_eq!(standing(&file(names), name), want, "{name} beside {names:?}");
+        }
     }
 
     #[test]

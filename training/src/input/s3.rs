@@ -16,6 +16,7 @@ use sawlog_lambda::handler::chain;
 use tokio::runtime::Runtime;
 
 use super::InputError;
+use crate::aws;
 
 /// Threads that hold the connections and decrypt: those that parse wait in [`Read::read`].
 const CONNECTION_THREADS: usize = 2;
@@ -89,7 +90,8 @@ pub(crate) fn find(
     let found = s3.runtime.block_on(list);
     let found = found.map_err(|error: SdkError<_>| InputError::S3 {
         path: path.clone(),
-        reason: format!("can't be listed: {}", said(&error)),
+        reason: aws::plain(&s3.client, &bucket, &error)
+            .unwrap_or_else(|| format!("can't be listed: {}", said(&error))),
     })?;
     if found.is_empty() {
         return Err(InputError::Empty { path });
@@ -157,7 +159,11 @@ impl Object {
         let range = (offset > 0).then(|| format!("bytes={offset}-"));
         let call = call.set_range(range).set_if_match(e_tag.map(str::to_owned));
         let got = self.s3.runtime.block_on(call.send());
-        got.map_err(|error| io::Error::other(format!("can't be fetched: {}", said(&error))))
+        got.map_err(|error| {
+            let plain = aws::plain(&self.s3.client, &self.bucket, &error);
+            let said = plain.unwrap_or_else(|| format!("can't be fetched: {}", said(&error)));
+            io::Error::other(said)
+        })
     }
 }
 

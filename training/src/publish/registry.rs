@@ -14,8 +14,6 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use sawlog_lambda::Config;
-use sawlog_lambda::app::Aws;
 use sawlog_lambda::config::S3Prefix;
 use sawlog_lambda::handler::{chain, status_of};
 use sawlog_lambda::model_store::{Loaded, ModelStore};
@@ -23,6 +21,8 @@ use sawlog_lambda::pointer::{MAX_POINTER_LEN, ModelId, Move, Pointer, rfc3339};
 use sawlog_model::Model;
 use tokio::io::AsyncReadExt as _;
 use tokio::runtime::Runtime;
+
+use crate::aws;
 
 /// Tries of a move: each that fails is one that somebody else has made.
 const MAX_TRIES: u32 = 20;
@@ -42,7 +42,8 @@ pub(crate) enum Which {
 }
 
 impl Which {
-    fn file_name(self) -> &'static str {
+    /// The pointer's own name in its place.
+    pub(crate) fn file_name(self) -> &'static str {
         match self {
             Self::Current => "current.json",
             Self::Candidate => "candidate.json",
@@ -98,10 +99,7 @@ impl Registry {
     pub(crate) fn open(place: &S3Prefix) -> anyhow::Result<Self> {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let client = runtime.block_on(async {
-            let aws = Aws::new(Config::s3_path_style_from_env());
-            aws.s3().await.clone()
-        });
+        let client = runtime.block_on(sawlog_lambda::app::s3_client());
         Ok(Self { client, runtime, place: place.clone() })
     }
 
@@ -200,9 +198,9 @@ impl Registry {
         };
         let uri = self.snapshot_uri(id);
         let found = self.runtime.block_on(store.find(None));
-        // The chain as one text: what S3 says of itself is in several layers.
-        let model = found.and_then(|found| found.model);
-        let Loaded { model, .. } = model.map_err(|fault| anyhow!("{uri}: {}", chain(&fault)))?;
+        let Loaded { model, .. } = found.and_then(|found| found.model).map_err(|fault| {
+            anyhow!("{uri}: {}", aws::model_fault(&self.client, &self.place.bucket, &fault))
+        })?;
         ensure!(
             model.id() == id.as_str(),
             "{uri}: holds other bytes than its name says: they are model {}; delete it and publish again",
@@ -287,14 +285,15 @@ impl Registry {
         E: std::error::Error + ProvideErrorMetadata + 'static,
     {
         let bucket = &self.place.bucket;
-        let code = error.code().unwrap_or_default();
-        let hint = match (code, status(&error)) {
-            ("NoSuchBucket", _) => format!("; there is no bucket {bucket}"),
-            (_, Some(403)) if permission == "s3:GetObject" => format!(
+        if let Some(plain) = aws::plain(&self.client, bucket, &error) {
+            return anyhow!(plain);
+        }
+        let hint = match status(&error) {
+            Some(403) if permission == "s3:GetObject" => format!(
                 "; {permission} is needed on it, and s3:ListBucket on {bucket} to tell that it isn't \
                  there yet"
             ),
-            (_, Some(403)) => format!("; {permission} is needed on it"),
+            Some(403) => format!("; {permission} is needed on it"),
             _ => String::new(),
         };
         anyhow!("can't be {what}{}: {}{hint}", status_of(&error), chain(&error))
