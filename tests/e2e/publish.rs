@@ -15,6 +15,7 @@ use crate::faults_model::s3_error;
 use crate::function::{Variables, binary, repository};
 use crate::http::Message;
 use crate::lambda::Lambda;
+use crate::process::{free_port, local};
 use crate::proxy::{Fault, Proxy};
 use crate::servers::{ACCESS_KEY, READER_KEY, REGION, S3, SECRET_KEY};
 
@@ -217,10 +218,22 @@ fn the_gate_refuses_what_would_break_and_keeps_why_it_was_overruled() {
         "the gate refuses this model",
         "s3://models/web/current.json stays as it is",
         "0.33 to 3.00 times as many, and more than chance",
+        &format!("aws s3 cp s3://models/web/{near_id}.sawlog current.sawlog\n"),
+        &format!("sawlog diff current.sawlog {} --input {}\n", loud.display(), sample[1]),
+        &format!("sawlog publish {} --to {PLACE} --candidate\n", loud.display()),
         "--force REASON",
     ]);
+    let uploaded = place.s3.get(BUCKET, &format!("web/{loud_id}.sawlog"));
+    assert!(uploaded.is_none(), "not even uploaded");
+    // The candidate is there already, and may be looked at.
+    place.publish(&loud, &["--candidate"]).done(&["candidate "]);
+    let promoted = place.sawlog(&["promote", PLACE, sample[0], sample[1]]).refused(&[
+        &format!("aws s3 cp s3://models/web/{loud_id}.sawlog candidate.sawlog\n"),
+        "sawlog diff current.sawlog candidate.sawlog --input",
+        "--force REASON",
+    ]);
+    assert!(!promoted.text.contains("--candidate"), "{}", promoted.text);
     assert_eq!(current(&place.pointer()), near_id);
-    assert!(place.s3.get(BUCKET, &format!("web/{loud_id}.sawlog")).is_none(), "not even uploaded");
     let bounds = [&sample[..], &["--bounds", "0..1000000"]].concat();
     place.publish(&loud, &bounds).done(&["published as number 3"]);
 
@@ -279,7 +292,23 @@ fn every_fault_is_named_with_its_place() {
     // No such bucket.
     place
         .sawlog(&["publish", &text(&one), "--to", "s3://nowhere-at-all/web"])
-        .refused(&["s3://nowhere-at-all/web/current.json", "no bucket nowhere-at-all"]);
+        .refused(&["s3://nowhere-at-all/web/current.json: there is no bucket nowhere-at-all: "]);
+    // No region, and nobody there.
+    let nowhere = format!("http://{}", local(free_port()));
+    for args in [
+        &["publish", &text(&one), "--to", PLACE][..],
+        &["history", PLACE],
+        &["promote", PLACE],
+        &["rollback", PLACE],
+    ] {
+        let pointer = if args[0] == "promote" { "candidate.json" } else { "current.json" };
+        let mut homeless = command(&place.s3.url, args);
+        homeless.env_remove("AWS_REGION").env("AWS_EC2_METADATA_DISABLED", "true");
+        let words = format!("s3://models/web/{pointer}: there is no AWS region: set AWS_REGION");
+        run(homeless).refused(&[&words]);
+        let words = format!("s3://models/web/{pointer}: S3 at {nowhere} can't be reached: ");
+        run(command(&nowhere, args)).refused(&[&words]);
+    }
 
     // Who may read only.
     let mut denied = command(&place.s3.url, &["publish", &text(&one), "--to", PLACE]);

@@ -4,7 +4,7 @@
 //! leaves an object that nothing points to, and the same command again finds it there.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use sawlog_lambda::config::S3Prefix;
@@ -100,7 +100,7 @@ pub(crate) fn run(args: &PublishArgs) -> anyhow::Result<()> {
     let id = id_of(&model)?;
     let registry = Registry::open(&args.to)?;
     let which = if args.candidate { Which::Candidate } else { Which::Current };
-    let mut gate = Gate::new(&args.gate, &model)?;
+    let mut gate = Gate::new(&args.gate, &model, Wanted::File(&args.model))?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "model      {} ({} bytes)", id.as_str(), grouped(bytes.len() as u64))?;
     let mut bytes = Some(bytes);
@@ -130,7 +130,7 @@ pub(crate) fn run_promote(args: &PromoteArgs) -> anyhow::Result<()> {
     })?;
     let id = candidate.pointer.current.model;
     let model = registry.fetch(&id)?;
-    let mut gate = Gate::new(&args.gate, &model)?;
+    let mut gate = Gate::new(&args.gate, &model, Wanted::Candidate(&id))?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "candidate  {}", id.as_str())?;
     let (pointer, is_moved) = registry.update(Which::Current, |seen| {
@@ -167,22 +167,32 @@ pub(crate) fn report(
     Ok(())
 }
 
+/// Where the model is that wants through.
+#[derive(Clone, Copy)]
+enum Wanted<'a> {
+    /// In a file.
+    File(&'a Path),
+    /// In the place, under this id.
+    Candidate(&'a ModelId),
+}
+
 /// The gate with what it has seen of the model that wants through.
 struct Gate<'a> {
     args: &'a GateArgs,
     model: &'a Model,
+    wanted: Wanted<'a>,
     /// What it flags of the sample.
     flags: Option<Flags>,
 }
 
 impl<'a> Gate<'a> {
-    fn new(args: &'a GateArgs, model: &'a Model) -> anyhow::Result<Self> {
+    fn new(args: &'a GateArgs, model: &'a Model, wanted: Wanted<'a>) -> anyhow::Result<Self> {
         gate::check_sample(&args.sample)?;
         let flags = match args.sample.as_slice() {
             [] => None,
             sample => Some(Flags::of(model, sample)?),
         };
-        Ok(Self { args, model, flags })
+        Ok(Self { args, model, wanted, flags })
     }
 
     /// Lets a move through, or says why not. What is overruled is written into it.
@@ -197,18 +207,22 @@ impl<'a> Gate<'a> {
             writeln!(out, "gate       nothing to compare with: this is the first model")?;
             return Ok(());
         };
-        let found = match registry.fetch(&seen.pointer.current.model) {
-            Ok(old) => self.compare(&old, out)?,
-            Err(error) => vec![format!("the current model can't be compared with: {error:#}")],
+        let current = &seen.pointer.current.model;
+        let (found, is_readable) = match registry.fetch(current) {
+            Ok(old) => (self.compare(&old, out)?, true),
+            Err(error) => {
+                (vec![format!("the current model can't be compared with: {error:#}")], false)
+            }
         };
         if found.is_empty() {
             return Ok(());
         }
         let Some(reason) = &self.args.force else {
             bail!(
-                "the gate refuses this model, and {} stays as it is:\n  {}\n`--force REASON` overrules it",
+                "the gate refuses this model, and {} stays as it is:\n  {}\n{}",
                 registry.uri(Which::Current),
-                found.join("\n  ")
+                found.join("\n  "),
+                self.next(registry, is_readable.then_some(current))
             );
         };
         writeln!(
@@ -219,6 +233,36 @@ impl<'a> Gate<'a> {
         moved.forced = Some(reason.clone());
         moved.overruled = found;
         Ok(())
+    }
+
+    /// What somebody who is refused may do next, as commands: see what would change, try the model beside the
+    /// current one, overrule the gate.
+    fn next(&self, registry: &Registry, current: Option<&ModelId>) -> String {
+        let mut next = Vec::new();
+        if let Some(current) = current {
+            let copy = |id, file: &str| format!("aws s3 cp {} {file}", registry.snapshot_uri(id));
+            next.push("to see what would change:".to_owned());
+            next.push(format!("  {}", copy(current, "current.sawlog")));
+            let new = match self.wanted {
+                Wanted::File(path) => path.display().to_string(),
+                Wanted::Candidate(id) => {
+                    next.push(format!("  {}", copy(id, "candidate.sawlog")));
+                    "candidate.sawlog".to_owned()
+                }
+            };
+            let sample = match self.args.sample.as_slice() {
+                [] => "SAMPLE".to_owned(),
+                sample => sample.join(" "),
+            };
+            next.push(format!("  sawlog diff current.sawlog {new} --input {sample}"));
+        }
+        if let Wanted::File(path) = self.wanted {
+            let folder = registry.folder();
+            next.push("to try it beside the current one, on a function of its own:".to_owned());
+            next.push(format!("  sawlog publish {} --to {folder} --candidate", path.display()));
+        }
+        next.push("to overrule the gate: the same command with --force REASON".to_owned());
+        next.join("\n")
     }
 
     /// What speaks against the model in the place of the old one.

@@ -113,6 +113,12 @@ impl Registry {
         self.uri_of(&id.file_name())
     }
 
+    /// The place itself, as a user names it.
+    pub(crate) fn folder(&self) -> String {
+        let S3Prefix { bucket, prefix } = &self.place;
+        format!("s3://{bucket}/{}", prefix.trim_end_matches('/'))
+    }
+
     fn uri_of(&self, name: &str) -> String {
         format!("s3://{}/{}{name}", self.place.bucket, self.place.prefix)
     }
