@@ -13,8 +13,9 @@ use crate::ranges::{BINS, Range};
 
 /// Features shown for a record, the ones with the greatest parts.
 const REASONS: usize = 4;
-/// Least part of a score whose direction is said. Every feature is cut now and then, so a usual value has some per
-/// cent of a score too, and whether more of that comes from above or from below is the luck of the cuts.
+/// Least part of a score whose direction is said. A usual value has some per cent of a score too, and on which side
+/// more of it lies says nothing of the value: of parts below this among the 1,000 most unusual of a fifth of the shipped
+/// requests, 22 of 342 agreed with the side of training's median that the value was on.
 const DIRECTED: f32 = shown::NAMED;
 /// Features whose values are drawn; of more the ones that the records shown come from.
 const DRAWN_FEATURES: usize = 60;
