@@ -4,6 +4,8 @@
 //! either side is one subtraction from (-x, x) and merging two boxes is one maximum. Halves may be
 //! longer than the point, then with zeros; a forest keeps all its boxes in one array.
 
+use std::hint::select_unpredictable;
+
 /// Sum of the side lengths. Sides are f32 differences, summed in f64, as AWS's library does.
 pub(crate) fn range_sum(bounds: &[f32]) -> f64 {
     let (minus, max) = bounds.split_at(bounds.len() / 2);
@@ -32,6 +34,61 @@ pub(crate) fn set_to_point(bounds: &mut [f32], point: &[f32]) {
     let (minus, max) = bounds.split_at_mut(bounds.len() / 2);
     for ((minus, max), &x) in minus.iter_mut().zip(max).zip(point) {
         (*minus, *max) = (-x, x);
+    }
+}
+
+/// A box or a point as one side of a cut, without a branch on which it is.
+pub(crate) struct Side<'a> {
+    minus: &'a [f32],
+    plus: &'a [f32],
+    /// -1 if `minus` is still to be negated, else 1.
+    sign: f32,
+}
+
+impl<'a> Side<'a> {
+    /// The point, or else the box.
+    #[inline(always)]
+    pub(crate) fn new(is_point: bool, point: &'a [f32], bounds: &'a [f32]) -> Self {
+        let (minus, plus) = bounds.split_at(bounds.len() / 2);
+        Self {
+            minus: select_unpredictable(is_point, point, minus),
+            plus: select_unpredictable(is_point, point, plus),
+            sign: if is_point { -1.0 } else { 1.0 },
+        }
+    }
+
+    /// Makes `bounds` the box of both sides, whose halves are a multiple of four long.
+    #[inline(always)]
+    pub(crate) fn merge(&self, other: &Self, bounds: &mut [f32]) {
+        let (minus, plus) = bounds.split_at_mut(bounds.len() / 2);
+        merge_halves(minus, (self.minus, self.sign), (other.minus, other.sign));
+        merge_halves(plus, (self.plus, 1.0), (other.plus, 1.0));
+    }
+
+    /// Its greatest coordinate in a dimension.
+    #[inline(always)]
+    pub(crate) fn highest(&self, dimension: usize) -> f32 {
+        self.plus[dimension]
+    }
+
+    /// Its least coordinate in a dimension.
+    #[inline(always)]
+    pub(crate) fn lowest(&self, dimension: usize) -> f32 {
+        -(self.sign * self.minus[dimension])
+    }
+}
+
+/// The greater of each two, after their signs, which are factors so that it can be one instruction.
+#[inline(always)]
+fn merge_halves(merged: &mut [f32], mine: (&[f32], f32), theirs: (&[f32], f32)) {
+    // Four at a time, as many as halves have at least.
+    let (merged, sides) =
+        (merged.as_chunks_mut::<4>().0, (mine.0.as_chunks::<4>().0, theirs.0.as_chunks::<4>().0));
+    for ((merged, left), right) in merged.iter_mut().zip(sides.0).zip(sides.1) {
+        for i in 0..4 {
+            let (left, right) = (mine.1 * left[i], theirs.1 * right[i]);
+            merged[i] = if right > left { right } else { left };
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! The forest: trees in flat arrays, checked once, then scored without checks that can fail.
 
+use std::hint::select_unpredictable;
 use std::sync::OnceLock;
 
 use bincode::{Decode, Encode};
 use serde::Serialize;
 
-use crate::bounds::{merge, merge_point, set_to_point};
+use crate::bounds::Side;
 use crate::kernel::Kernel;
 use crate::tree::{self, DistinctPoints, MAX_COORDINATE, MAX_SAMPLES, Node};
 
@@ -227,7 +228,7 @@ pub(crate) trait TreeSource {
     fn leaves(&self) -> usize;
     /// Whether the node at a position is internal.
     fn is_internal(&self, node: usize) -> bool;
-    /// Dimension and value of the cut of the internal node of a rank.
+    /// Dimension and value of the cut of the internal node of a rank; anything for one that isn't there.
     fn cut(&self, rank: usize) -> (usize, f32);
     /// Mass of the leaf of a rank.
     fn mass(&self, rank: usize) -> u32;
@@ -305,7 +306,7 @@ impl Forest {
         let span = TreeSpan { node: self.nodes.len(), leaf: self.leaf_mass.len(), leaves, mass: 0 };
         self.push_nodes(source)?;
         let mass = self.push_leaves(source)?;
-        self.push_boxes(&span)?;
+        self.push_boxes(source, &span)?;
         self.trees.push(TreeSpan { mass, ..span });
         Ok(())
     }
@@ -313,30 +314,27 @@ impl Forest {
     fn push_nodes(&mut self, source: &impl TreeSource) -> Result<(), StructureFault> {
         let internals = source.leaves() - 1;
         let (mut internal, mut leaf) = (0, 0);
-        for node in 0..internals + source.leaves() {
+        let first = self.nodes.len();
+        self.nodes.resize(first + internals + source.leaves(), Node::LEAF);
+        for (node, place) in self.nodes[first..].iter_mut().enumerate() {
             // The parent of the node at p is the internal node of rank (p - 1) / 2; it must have
             // come already.
             if node > 0 && (node - 1) / 2 >= internal {
                 return Err(StructureFault::Shape { node });
             }
-            if source.is_internal(node) {
-                if internal == internals {
-                    return Err(StructureFault::Shape { node });
-                }
-                let (dimension, cut) = source.cut(internal);
-                if dimension >= self.dimensions {
-                    let dimensions = self.dimensions;
-                    return Err(StructureFault::Dimension { node, dimension, dimensions });
-                }
-                self.nodes.push(Node::internal(dimension, cut, internal));
-                internal += 1;
-            } else {
-                if leaf == source.leaves() {
-                    return Err(StructureFault::Shape { node });
-                }
-                self.nodes.push(Node::leaf(leaf));
-                leaf += 1;
+            // Which it is can't be predicted, that there is nothing wrong with it can.
+            let is_internal = source.is_internal(node);
+            if select_unpredictable(is_internal, internal == internals, leaf > internals) {
+                return Err(StructureFault::Shape { node });
             }
+            let (dimension, cut) = source.cut(internal);
+            if select_unpredictable(is_internal, dimension, 0) >= self.dimensions {
+                let dimensions = self.dimensions;
+                return Err(StructureFault::Dimension { node, dimension, dimensions });
+            }
+            *place = Node::new(is_internal, dimension, cut, internal, leaf);
+            internal += usize::from(is_internal);
+            leaf += usize::from(!is_internal);
         }
         Ok(())
     }
@@ -365,39 +363,34 @@ impl Forest {
     }
 
     /// Makes the boxes from the leaves up: every child comes after its parent, so backwards.
-    fn push_boxes(&mut self, span: &TreeSpan) -> Result<(), StructureFault> {
+    fn push_boxes(
+        &mut self,
+        source: &impl TreeSource,
+        span: &TreeSpan,
+    ) -> Result<(), StructureFault> {
         let (half, width) = (self.half, 2 * self.half);
         let base = self.boxes.len();
-        self.boxes.resize(base + (span.leaves - 1) * width, 0.0);
-        let nodes = &self.nodes[span.node..];
-        for (at, node) in nodes.iter().enumerate().rev().filter(|(_, node)| !node.is_leaf()) {
+        self.boxes.resize(base + span.leaves * width, 0.0);
+        let (nodes, points) = (&self.nodes[span.node..], &self.points[span.leaf * half..]);
+        for (rank, pair) in nodes[1..].as_chunks::<2>().0.iter().enumerate().rev() {
             // Children are of a higher rank: their boxes lie behind this one's.
-            let (before, behind) = self.boxes.split_at_mut(base + (node.rank() + 1) * width);
-            let bounds = &mut before[base + node.rank() * width..];
-            let dimension = node.dimension();
-            let point = |child: Node| &self.points[(span.leaf + child.rank()) * half..][..half];
-            let bounds_of =
-                |child: Node| &behind[(child.rank() - node.rank() - 1) * width..][..width];
-            let (left, right) = (nodes[2 * node.rank() + 1], nodes[2 * node.rank() + 2]);
-            let highest_left = if left.is_leaf() {
-                set_to_point(bounds, point(left));
-                point(left)[dimension]
-            } else {
-                bounds.copy_from_slice(bounds_of(left));
-                bounds[half + dimension]
-            };
-            let lowest_right = if right.is_leaf() {
-                merge_point(bounds, point(right));
-                point(right)[dimension]
-            } else {
-                merge(bounds, bounds_of(right));
-                -bounds_of(right)[dimension]
-            };
-            if !(highest_left <= node.cut && lowest_right > node.cut) {
-                return Err(StructureFault::Cut { node: at, cut: node.cut });
+            let (before, behind) = self.boxes[base..].split_at_mut((rank + 1) * width);
+            let [left, right] = pair.map(|child| {
+                let is_leaf = child.is_leaf();
+                // Both are read, and one is meant: the choice can't be predicted.
+                let point = &points[child.rank() * half..][..half];
+                let place = select_unpredictable(is_leaf, 0, child.rank().wrapping_sub(rank + 1));
+                Side::new(is_leaf, point, &behind[place * width..][..width])
+            });
+            left.merge(&right, &mut before[rank * width..]);
+            let (dimension, cut) = source.cut(rank);
+            if !(left.highest(dimension) <= cut && right.lowest(dimension) > cut) {
+                let mut internal = nodes.iter().enumerate().filter(|(_, node)| !node.is_leaf());
+                let node = internal.nth(rank).map_or(0, |(node, _)| node);
+                return Err(StructureFault::Cut { node, cut });
             }
         }
-        self.boxes.resize(base + span.leaves * width, f32::MAX);
+        self.boxes[base + (span.leaves - 1) * width..].fill(f32::MAX);
         Ok(())
     }
 
@@ -434,12 +427,16 @@ impl Forest {
 
     /// Bytes of the forest's arrays in memory.
     pub fn memory_bytes(&self) -> usize {
+        self.bytes() + self.kernel().map_or(0, Kernel::memory_bytes)
+    }
+
+    /// The same without what scoring batches wants beside.
+    pub(crate) fn bytes(&self) -> usize {
         size_of_val(&self.trees[..])
             + size_of_val(&self.nodes[..])
             + size_of_val(&self.leaf_mass[..])
             + size_of_val(&self.points[..])
             + size_of_val(&self.boxes[..])
-            + self.kernel().map_or(0, Kernel::memory_bytes)
     }
 
     /// The nodes of a tree in breadth-first order.

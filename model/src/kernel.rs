@@ -29,11 +29,10 @@
 //! again gives the same item. Scores are summed in f32 and agree with the plain path to about 1e-6. Coordinates beyond
 //! [`MAX_COORDINATE`] count as that far out, NaN as inside every box.
 
-use crate::bounds::range_sum;
-use crate::forest::{Forest, TreeSpan};
-use crate::score::{normaliser, seen, unseen};
-use crate::tree::{MAX_COORDINATE, Node};
+use crate::forest::Forest;
+use crate::tree::MAX_COORDINATE;
 
+mod layout;
 #[cfg(target_arch = "x86_64")]
 mod simd;
 
@@ -82,8 +81,8 @@ const EXITS: [u8; 512] = {
 #[derive(Debug, Clone, PartialEq)]
 #[repr(C, align(64))]
 struct Path {
-    /// Where the leaf's row of [`Kernel::unseen`] begins.
-    unseen_from: u32,
+    /// The leaf's depth, 0 for a root.
+    depth: u32,
     /// The boxes of its nearest ancestors: offsets in floats from the tree's first.
     boxes: [u32; LANES - 1],
     /// What the leaf says of a point that equals it.
@@ -119,136 +118,11 @@ pub(crate) struct Kernel {
     /// 1 / (D + 1), 1 / D, ... 1, 0, 0, ... for the greatest depth D: a leaf at depth d reads from
     /// D - d on what it and its ancestors say of a point that is not in the sample.
     unseen: Vec<f32>,
+    /// D.
+    deepest: u32,
 }
 
 impl Kernel {
-    /// Lays a forest out; `None` if a tree is so large that its offsets don't fit (16 GiB of boxes).
-    pub(crate) fn new(forest: &Forest) -> Option<Self> {
-        let fits = |tree: &TreeSpan| u32::try_from(tree.leaves * 2 * forest.half).is_ok();
-        if !forest.trees.iter().all(fits) {
-            return None;
-        }
-        let leaves = forest.leaves();
-        let mut kernel = Self {
-            trees: Vec::with_capacity(forest.trees.len()),
-            blocks: Vec::with_capacity(leaves / 2),
-            parents: vec![0; leaves],
-            ranges: vec![0.0; leaves],
-            paths: Vec::with_capacity(leaves),
-            unseen: Vec::new(),
-        };
-        let mut scratch = Scratch::default();
-        let mut deepest = 0;
-        for tree in &forest.trees {
-            deepest = kernel.push_tree(forest, tree, &mut scratch).max(deepest);
-        }
-        // The table is as deep as the deepest leaf, which is known only now.
-        for path in &mut kernel.paths {
-            path.unseen_from = deepest - path.unseen_from;
-        }
-        #[expect(clippy::cast_possible_truncation, reason = "scores are f32 here")]
-        let says = |depth: u32| unseen(depth as usize) as f32;
-        kernel.unseen = (0..=deepest).rev().map(says).collect();
-        kernel.unseen.extend([0.0; 2 * LANES]);
-        Some(kernel)
-    }
-
-    /// Adds one tree and returns the depth of its deepest leaf.
-    #[expect(clippy::cast_possible_truncation, reason = "ranks are below 2^18; scores are f32")]
-    fn push_tree(&mut self, forest: &Forest, tree: &TreeSpan, scratch: &mut Scratch) -> u32 {
-        let nodes = forest.nodes_of(tree);
-        let (leaf, leaves, width) = (tree.leaf, tree.leaves, 2 * forest.half);
-        let everything = leaves - 1;
-        let parents = &mut self.parents[leaf..leaf + leaves];
-        let ranges = &mut self.ranges[leaf..leaf + leaves];
-        parents[0] = everything as u32;
-        parents[everything] = everything as u32;
-        ranges[everything] = 1.0;
-        // Depths of the internal nodes by rank. Nodes but the root come in pairs, a parent's two.
-        let depths = &mut scratch.depths;
-        depths.clear();
-        depths.resize(leaves, 0);
-        for (parent, pair) in nodes[1..].as_chunks::<2>().0.iter().enumerate() {
-            ranges[parent] = range_sum(forest.box_of(tree, parent)) as f32;
-            for node in pair.iter().filter(|node| !node.is_leaf()) {
-                depths[node.rank()] = depths[parent] + 1;
-                parents[node.rank()] = parent as u32;
-            }
-        }
-        let mut deepest = 0;
-        // Leaves by rank: they are numbered in the order of the nodes.
-        for (at, node) in nodes.iter().enumerate().filter(|(_, node)| node.is_leaf()) {
-            let (mut up, depth) = match at.checked_sub(1) {
-                Some(before) => (before / 2, depths[before / 2] + 1),
-                None => (everything, 0),
-            };
-            let mass = forest.leaf_mass[leaf + node.rank()];
-            let mut path = Path {
-                unseen_from: depth,
-                boxes: [0; LANES - 1],
-                seen: seen(forest.leaf_rule, depth as usize, mass, tree.mass) as f32,
-                ranges: [0.0; LANES - 1],
-            };
-            for (offset, range) in path.boxes.iter_mut().zip(&mut path.ranges) {
-                (*offset, *range) = ((up * width) as u32, ranges[up]);
-                up = parents[up] as usize;
-            }
-            self.paths.push(path);
-            deepest = deepest.max(depth);
-        }
-        let block = self.blocks.len();
-        let steps = self.push_blocks(nodes, forest.half, scratch);
-        let factor = normaliser(tree.mass) as f32;
-        self.trees.push(KernelTree { block, steps, leaf, leaves, factor });
-        deepest
-    }
-
-    /// Cuts a tree into blocks, breadth first, and returns the most blocks on a way to a leaf. A tree
-    /// of one leaf has one block that always leads to it.
-    #[expect(clippy::cast_possible_truncation, reason = "ranks and blocks are below 2^18")]
-    fn push_blocks(&mut self, nodes: &[Node], half: usize, scratch: &mut Scratch) -> usize {
-        let below = &mut scratch.below;
-        below.clear();
-        below.resize(nodes.len(), Below { leaves: 1, work: 0 });
-        for at in (0..nodes.len()).rev().filter(|&at| !nodes[at].is_leaf()) {
-            let (left, right) = children(nodes[at]);
-            let leaves = below[left].leaves + below[right].leaves;
-            below[at] = Below { leaves, work: leaves * (leaves.ilog2() + 1) };
-        }
-        // Root of each block and its step, in the order of the blocks.
-        let roots = &mut scratch.roots;
-        roots.clear();
-        roots.push((0, 1));
-        let mut next = 0;
-        let mut steps = 1;
-        while let Some(&(root, step)) = roots.get(next) {
-            (next, steps) = (next + 1, step);
-            let shape = Shape::best(nodes, below, root);
-            let mut block = Block {
-                cuts: [f32::INFINITY; 8],
-                coordinates: [0; 8],
-                children: [0; 8],
-                flips: shape.flips,
-            };
-            for (place, &at) in shape.places.iter().enumerate() {
-                if !nodes[at].is_leaf() {
-                    block.cuts[place] = nodes[at].cut;
-                    block.coordinates[place] = (half + nodes[at].dimension()) as u32;
-                }
-            }
-            for (child, &at) in block.children.iter_mut().zip(&shape.exits) {
-                *child = if nodes[at].is_leaf() {
-                    LEAF_BIT | nodes[at].rank() as u32
-                } else {
-                    roots.push((at, step + 1));
-                    ((roots.len() - 1) * size_of::<Block>()) as u32
-                };
-            }
-            self.blocks.push(block);
-        }
-        steps
-    }
-
     /// Scores a batch with the forest that the kernel was made from: `points` yields one row of
     /// coordinates for each of `scores`.
     pub(crate) fn score<'a>(
@@ -321,7 +195,7 @@ impl Kernel {
         if !row[half..].iter().zip(point).any(apart) {
             return path.seen;
         }
-        let mut unseen = self.unseen[path.unseen_from as usize..].iter();
+        let mut unseen = self.unseen[self.unseen_from(path)..].iter();
         let mut s = unseen.next().copied().unwrap_or(0.0);
         let mut at = path.boxes[0] as usize / width;
         for unseen in unseen {
@@ -335,6 +209,12 @@ impl Kernel {
             at = self.parents[tree.leaf + at] as usize;
         }
         s
+    }
+
+    /// Where the row of [`Kernel::unseen`] of a path's leaf begins.
+    #[inline(always)]
+    fn unseen_from(&self, path: &Path) -> usize {
+        (self.deepest - path.depth) as usize
     }
 
     /// Bytes of the layout in memory.
@@ -357,76 +237,6 @@ pub(crate) fn with_vectors<T>(work: impl FnOnce() -> T) -> T {
         return simd::with_vectors(work);
     }
     work()
-}
-
-/// Buffers that serve one tree after the other.
-#[derive(Default)]
-struct Scratch {
-    depths: Vec<u32>,
-    below: Vec<Below>,
-    roots: Vec<(usize, usize)>,
-}
-
-/// What lies below a node.
-#[derive(Clone)]
-struct Below {
-    leaves: u32,
-    /// The leaves times the levels that they would take in a balanced tree; 0 for a leaf.
-    work: u32,
-}
-
-/// Left and right child of an internal node.
-fn children(node: Node) -> (usize, usize) {
-    (2 * node.rank() + 1, 2 * node.rank() + 2)
-}
-
-/// Which nodes of the tree a block holds, and which its ways out lead to.
-struct Shape {
-    places: [usize; 7],
-    exits: [usize; 8],
-    flips: u32,
-}
-
-impl Shape {
-    /// The shape whose ways out have less work behind them.
-    fn best(nodes: &[Node], below: &[Below], root: usize) -> Self {
-        let left = |shape: &Self| -> u32 { shape.exits.iter().map(|&exit| below[exit].work).sum() };
-        let (levels, chain) = (Self::levels(nodes, root), Self::chain(nodes, below, root));
-        if left(&chain) < left(&levels) { chain } else { levels }
-    }
-
-    /// Three whole levels.
-    fn levels(nodes: &[Node], root: usize) -> Self {
-        let mut places = [root; 15];
-        for place in 0..7 {
-            let at = places[place];
-            let (left, right) = if nodes[at].is_leaf() { (at, at) } else { children(nodes[at]) };
-            (places[2 * place + 1], places[2 * place + 2]) = (left, right);
-        }
-        let mut shape = Self { places: [root; 7], exits: [root; 8], flips: 0 };
-        shape.places.copy_from_slice(&places[..7]);
-        shape.exits.copy_from_slice(&places[7..]);
-        shape
-    }
-
-    /// Seven nodes down the side with more leaves: way out i leaves it at node i.
-    fn chain(nodes: &[Node], below: &[Below], root: usize) -> Self {
-        let mut shape = Self { places: [root; 7], exits: [root; 8], flips: CHAIN };
-        let mut at = root;
-        for place in 0..7 {
-            shape.places[place] = at;
-            if nodes[at].is_leaf() {
-                shape.exits[place] = at;
-                continue;
-            }
-            let (left, right) = children(nodes[at]);
-            let heavy_right = below[right].leaves > below[left].leaves;
-            shape.flips |= u32::from(heavy_right) << place;
-            (shape.exits[place], at) = if heavy_right { (left, right) } else { (right, left) };
-        }
-        shape.exits[7] = at;
-        shape
-    }
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@
 //! ```
 
 mod attribution;
+mod beside;
 mod bounds;
 pub mod calibration;
 pub mod features;

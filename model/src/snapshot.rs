@@ -32,17 +32,19 @@
 //! calibration is written as before there was such a thing.
 //!
 //! Boxes are not stored: they follow from the points. The shape can't hold a cycle, since a child's
-//! place follows from its parent's; that every node hangs on an earlier one is checked. A reader
-//! checks in this order: magic, length, version, checksum, header, its contents, section lengths
+//! place follows from its parent's; that every node hangs on an earlier one is checked. What is
+//! wrong is told in this order: magic, length, version, checksum, header, its contents, section lengths
 //! against what is there (before anything is allocated), then each tree as
-//! [`crate::forest::StructureFault`] lists. Nothing is allocated beyond a small multiple of the
-//! snapshot's own length, and no bytes make it panic.
+//! [`crate::forest::StructureFault`] lists. The checksum of a large one is worked out on a second thread
+//! meanwhile. Nothing is allocated beyond a small multiple of the snapshot's own length, and no bytes
+//! make it panic.
 
 use bincode::{Decode, Encode};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::attribution::Attribution;
+use crate::beside::beside;
 use crate::calibration::{Calibration, EndpointCalibration};
 use crate::features::{FeatureError, Features, Fitted};
 use crate::forest::{Forest, ParamError, Params, StructureError, TreeSource, ValidParams};
@@ -438,6 +440,24 @@ impl Model {
     /// [`SnapshotError`] names the section and the offset; never a panic.
     pub fn decode(bytes: &[u8]) -> Result<Self, SnapshotError> {
         let body_len = check_envelope(bytes)?;
+        // The checksum takes as long as a good part of the rest. Whatever that finds, a snapshot that is
+        // damaged is called so.
+        let (checksum, model) = beside(
+            bytes.len(),
+            || Sha256::digest(&bytes[..body_len]),
+            || Self::decode_body(bytes, body_len),
+        );
+        if checksum[..] != bytes[body_len..] {
+            return Err(SnapshotError::Checksum { offset: body_len });
+        }
+        let model = model?;
+        // Made now, so that the first batch is as fast as the next.
+        model.forest.kernel();
+        Ok(model)
+    }
+
+    /// Reads what stands between the prefix and the checksum.
+    fn decode_body(bytes: &[u8], body_len: usize) -> Result<Self, SnapshotError> {
         let mut sections = Sections { bytes: &bytes[..body_len], at: PREFIX };
         let header_len = u32_at(bytes, 12) as usize;
         let (header, shingle, endpoint) =
@@ -453,8 +473,6 @@ impl Model {
             return Err(SnapshotError::Calibration);
         }
         let forest = decode_forest(&mut sections, params.get(), features.dimensions())?;
-        // Made now, so that the first batch is as fast as the next.
-        forest.kernel();
         if sections.at != body_len {
             return Err(SnapshotError::Unused { section: "points", offset: sections.at });
         }
@@ -489,7 +507,7 @@ fn kind_of(beginning: &[u8]) -> &'static str {
     }
 }
 
-/// Checks what surrounds the sections and returns the length before the checksum.
+/// Checks what surrounds the sections but the checksum, and returns the length before it.
 fn check_envelope(bytes: &[u8]) -> Result<usize, SnapshotError> {
     let got = bytes.len() as u64;
     let beginning = &bytes[..bytes.len().min(MAGIC.len())];
@@ -508,11 +526,7 @@ fn check_envelope(bytes: &[u8]) -> Result<usize, SnapshotError> {
     if expected != got {
         return Err(SnapshotError::Length { expected, got });
     }
-    let offset = bytes.len() - CHECKSUM;
-    if Sha256::digest(&bytes[..offset])[..] != bytes[offset..] {
-        return Err(SnapshotError::Checksum { offset });
-    }
-    Ok(offset)
+    Ok(bytes.len() - CHECKSUM)
 }
 
 /// The sections, taken one after the other, each only if it is there.
@@ -583,9 +597,9 @@ fn decode_forest(
         let leaves = leaves_of(tree) as usize;
         let source = TreeSections {
             shape: split_off(&mut shape, (2 * leaves - 1).div_ceil(8)),
-            dimensions: split_off(&mut dimensions, 2 * (leaves - 1)),
-            cuts: split_off(&mut cuts, 4 * (leaves - 1)),
-            masses: split_off(&mut masses, 4 * leaves),
+            dimensions: split_off(&mut dimensions, 2 * (leaves - 1)).as_chunks().0,
+            cuts: split_off(&mut cuts, 4 * (leaves - 1)).as_chunks().0,
+            masses: split_off(&mut masses, 4 * leaves).as_chunks().0,
             points: split_off(&mut points, 4 * leaves * d),
         };
         let structure =
@@ -605,25 +619,26 @@ fn split_off<'a>(bytes: &mut &'a [u8], len: usize) -> &'a [u8] {
 /// One tree's part of each section.
 struct TreeSections<'a> {
     shape: &'a [u8],
-    dimensions: &'a [u8],
-    cuts: &'a [u8],
-    masses: &'a [u8],
+    dimensions: &'a [[u8; 2]],
+    cuts: &'a [[u8; 4]],
+    masses: &'a [[u8; 4]],
     points: &'a [u8],
 }
 
 impl TreeSource for TreeSections<'_> {
     fn leaves(&self) -> usize {
-        self.masses.len() / 4
+        self.masses.len()
     }
     fn is_internal(&self, node: usize) -> bool {
         self.shape[node / 8] >> (node % 8) & 1 == 1
     }
     fn cut(&self, rank: usize) -> (usize, f32) {
-        let dimension = [self.dimensions[2 * rank], self.dimensions[2 * rank + 1]];
-        (usize::from(u16::from_le_bytes(dimension)), f32_at(self.cuts, 4 * rank))
+        let dimension = self.dimensions.get(rank).copied().unwrap_or_default();
+        let cut = self.cuts.get(rank).copied().unwrap_or_default();
+        (usize::from(u16::from_le_bytes(dimension)), f32::from_le_bytes(cut))
     }
     fn mass(&self, rank: usize) -> u32 {
-        u32_at(self.masses, 4 * rank)
+        u32::from_le_bytes(self.masses[rank])
     }
     fn read_point(&self, rank: usize, point: &mut [f32]) {
         let bytes = &self.points[4 * rank * point.len()..][..4 * point.len()];
@@ -715,8 +730,4 @@ fn put_u32(out: &mut Vec<u8>, number: usize) {
 
 pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
-fn f32_at(bytes: &[u8], at: usize) -> f32 {
-    f32::from_bits(u32_at(bytes, at))
 }

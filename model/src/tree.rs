@@ -8,6 +8,8 @@
 //! comes after its parent, and the shape of a tree is one bit a node. A tree of `n + 1` leaves has
 //! `n` internal nodes and `2 n + 1` nodes in all.
 
+use std::hint::select_unpredictable;
+
 use rand_core::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
@@ -42,14 +44,27 @@ pub const MAX_COORDINATE: f32 = 1e30;
 
 #[expect(clippy::cast_possible_truncation, reason = "both are below their limits by construction")]
 impl Node {
-    pub(crate) fn internal(dimension: usize, cut: f32, rank: usize) -> Self {
-        debug_assert!(dimension < MAX_DIMENSIONS && rank < MAX_SAMPLES);
-        Self { cut, link: (dimension as u32) << RANK_BITS | rank as u32 }
-    }
+    /// A leaf, the first of its tree.
+    pub(crate) const LEAF: Self = Self { cut: 0.0, link: LEAF << RANK_BITS };
 
-    pub(crate) fn leaf(rank: usize) -> Self {
-        debug_assert!(rank < MAX_SAMPLES);
-        Self { cut: 0.0, link: LEAF << RANK_BITS | rank as u32 }
+    /// An internal node with its cut and rank, or the leaf of a rank; without a branch, since which it
+    /// is can't be predicted.
+    pub(crate) fn new(
+        is_internal: bool,
+        dimension: usize,
+        cut: f32,
+        internal: usize,
+        leaf: usize,
+    ) -> Self {
+        debug_assert!(!is_internal || dimension < MAX_DIMENSIONS && internal < MAX_SAMPLES);
+        debug_assert!(is_internal || leaf < MAX_SAMPLES);
+        let (dimension, rank) = (
+            select_unpredictable(is_internal, dimension as u32, LEAF),
+            select_unpredictable(is_internal, internal, leaf),
+        );
+        // A mask, since the compiler makes a branch of a choice that ends in a float.
+        let cut = f32::from_bits(cut.to_bits() & u32::from(is_internal).wrapping_neg());
+        Self { cut, link: dimension << RANK_BITS | rank as u32 }
     }
 }
 
@@ -145,7 +160,7 @@ impl TreeSource for TreeParts {
         self.is_internal[node]
     }
     fn cut(&self, rank: usize) -> (usize, f32) {
-        self.cuts[rank]
+        self.cuts.get(rank).copied().unwrap_or_default()
     }
     fn mass(&self, rank: usize) -> u32 {
         self.mass[rank]

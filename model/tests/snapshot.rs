@@ -96,6 +96,58 @@ fn what_is_written_is_read_again() {
     assert_eq!(read.snapshot_len(), bytes.len());
 }
 
+/// One that is large enough to be taken apart on two threads: 40 trees of 130 different points.
+fn large() -> Model {
+    let spec = ValidSpec::from_toml(SPEC).expect("good specification");
+    let records: Vec<Vec<Value>> = (0..5200_u32)
+        .map(|i| {
+            let (duration, method) = (f64::from(i) + 0.5, if i % 3 == 0 { "GET" } else { "PUT" });
+            vec![Value::Number(duration), Value::Category(method.into()), Value::Number(7.0)]
+        })
+        .collect();
+    let rows: Vec<&[Value]> = records.iter().map(Vec::as_slice).collect();
+    let features = Features::fit(spec, &rows).expect("not all constant");
+    let dimensions = features.dimensions();
+    let mut points = vec![0.0; dimensions * records.len()];
+    for (values, row) in records.iter().zip(points.chunks_mut(dimensions)) {
+        features.encode(values, row).expect("nothing is required");
+    }
+    let params = Params { trees: 40, samples: 130, ..Params::default() };
+    let params = ValidParams::new(params).expect("in range");
+    let forest = Forest::build(dimensions, &params, |tree| {
+        points.chunks(dimensions).skip(tree).step_by(40).take(130)
+    });
+    Model::new(params, features, forest.expect("sound points"), None, Provenance::default())
+}
+
+#[test]
+fn a_large_snapshot_is_read_and_refused_as_a_small_one_is() {
+    let model = large();
+    let bytes = model.encode();
+    assert!(bytes.len() > 128 << 10, "{} bytes are not large", bytes.len());
+    let read = Model::decode(&bytes).expect("its own bytes");
+    assert_eq!((&read, read.encode()), (&model, bytes.clone()));
+    let dimensions = model.features().dimensions();
+    let points: Vec<f32> = (0..4 * dimensions as u8).map(|i| f32::from(i) - 5.0).collect();
+    let points = ArrayView2::from_shape((4, dimensions), &points).expect("its shape");
+    let (mut got, mut want) = (Array1::zeros(4), Array1::zeros(4));
+    read.forest().score_batch(points, got.view_mut()).expect("its dimensions");
+    model.forest().score_batch(points, want.view_mut()).expect("its dimensions");
+    assert_eq!(got, want);
+    // The last coordinate of all, made too large; and an earlier tree's, too.
+    let leaves = model.forest().leaves();
+    let last = bytes.len() - 32 - 4;
+    let earlier = bytes.len() - 32 - 4 * dimensions * leaves;
+    let mut damaged = bytes;
+    damaged[last..last + 4].copy_from_slice(&f32::INFINITY.to_le_bytes());
+    assert!(matches!(refused(&damaged), SnapshotError::Checksum { .. }), "before what it leads to");
+    let error = refused(&seal(damaged.clone())).to_string();
+    assert!(error.contains("tree 39: leaf 129 has the coordinate inf"), "{error}");
+    damaged[earlier..earlier + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    let error = refused(&seal(damaged)).to_string();
+    assert!(error.contains("tree 0: leaf 0 has the coordinate NaN"), "the first of two: {error}");
+}
+
 #[test]
 fn explanations_name_the_feature_and_the_direction() {
     let model = model();

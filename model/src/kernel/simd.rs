@@ -330,7 +330,7 @@ unsafe fn climb_together<const D: usize>(
         let parents = kernel.parents.as_ptr().add(tree.leaf);
         let ranges = kernel.ranges.as_ptr().add(tree.leaf);
         let boxes = forest.boxes.as_ptr().add(tree.leaf * 8);
-        let mut unseen = kernel.unseen.as_ptr().add(path.unseen_from as usize);
+        let mut unseen = kernel.unseen.as_ptr().add(kernel.unseen_from(path));
         let mut scores = _mm256_set1_ps(path.seen);
         let leaf_box = as_array(box_of_four(forest.points.as_ptr().add((tree.leaf + leaf) * 4)));
         let (mut bounds, mut range) = (leaf_box.as_ptr(), 0.0);
@@ -558,7 +558,7 @@ unsafe fn climb<const V: usize>(
             let [offsets, ranges] = *(&raw const *path).cast::<[[u32; LANES]; 2]>();
             let ranges = _mm256_castsi256_ps(_mm256_loadu_si256(ranges.as_ptr().cast()));
             let ranges = _mm256_blend_ps::<1>(ranges, _mm256_setzero_ps());
-            let unseen = kernel.unseen.as_ptr().add(path.unseen_from as usize);
+            let unseen = kernel.unseen.as_ptr().add(kernel.unseen_from(path));
             let (boxes, row) = (lanes.boxes(lane), lanes.row(lane, width));
             let leaf = lanes.leaf_points(lane).add(leaf as usize * width / 2);
             (said[lane], kept[lane]) =
@@ -617,7 +617,7 @@ unsafe fn climb_on<const V: usize>(
         let parents = kernel.parents.as_ptr().add(tree.leaf);
         let of_rank = kernel.ranges.as_ptr().add(tree.leaf);
         let path: &Path = kernel.paths.get_unchecked(tree.leaf + leaf as usize);
-        let mut unseen = kernel.unseen.as_ptr().add(path.unseen_from as usize);
+        let mut unseen = kernel.unseen.as_ptr().add(kernel.unseen_from(path));
         let mut rank = path.boxes[LANES - 2] as usize / width;
         loop {
             let (mut ranges, mut boxes) = ([0.0_f32; LANES], [0_u32; LANES]);
