@@ -32,6 +32,8 @@
 use crate::forest::Forest;
 use crate::tree::MAX_COORDINATE;
 
+#[cfg(target_arch = "x86_64")]
+mod ahead;
 mod layout;
 #[cfg(target_arch = "x86_64")]
 mod simd;

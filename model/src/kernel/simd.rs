@@ -8,6 +8,7 @@
 use std::arch::x86_64::*;
 use std::hint::select_unpredictable;
 
+use super::ahead::{LINE_BYTES, NextTree};
 use super::{Block, EXITS, Kernel, KernelTree, LANES, LEAF_BIT, Path};
 use crate::forest::Forest;
 
@@ -153,69 +154,9 @@ unsafe fn add_all<const V: usize, const D: usize>(
     }
 }
 
-/// The arrays of the tree whose turn comes next, asked for piece by piece while points go through this
-/// one. A batch that a function is handed finds the forest in no cache: other work has been there since,
-/// and a forest is larger than the near caches anyway.
-struct NextTree {
-    /// What is still to be asked for: an address, and how many lines of the cache from there on.
-    stretches: [(*const u8, usize); 6],
-    /// Lines at a time, so that the last are asked for with the last points.
-    step: usize,
-}
-
-impl NextTree {
-    /// The tree at an index, if there is one, of a batch of so many points.
-    fn new(kernel: &Kernel, forest: &Forest, at: usize, points: usize, width: usize) -> Self {
-        let mut next = Self { stretches: [(std::ptr::null(), 0); 6], step: 0 };
-        let Some(tree) = kernel.trees.get(at) else { return next };
-        if points < PREFETCH_FROM {
-            return next;
-        }
-        fn lines<T>(of: &[T]) -> (*const u8, usize) {
-            (of.as_ptr().cast(), size_of_val(of).div_ceil(LINE_BYTES))
-        }
-        let end = kernel.trees.get(at + 1).map_or(kernel.blocks.len(), |tree| tree.block);
-        let (from, to) = (tree.leaf, tree.leaf + tree.leaves);
-        let columns = if points >= SORT_FROM { from..to } else { from..from };
-        next.stretches = [
-            lines(&kernel.blocks[tree.block..end]),
-            lines(&kernel.paths[from..to]),
-            lines(&forest.points[from * width / 2..to * width / 2]),
-            lines(&forest.boxes[from * width..to * width]),
-            // Only points that climb together read these.
-            lines(&kernel.parents[columns.clone()]),
-            lines(&kernel.ranges[columns]),
-        ];
-        let all: usize = next.stretches.iter().map(|(_, lines)| lines).sum();
-        next.step = all.div_ceil(points / LANES);
-        next
-    }
-
-    /// Asks for the next few lines.
-    #[inline(always)]
-    fn prefetch(&mut self) {
-        let mut left = self.step;
-        for (at, lines) in &mut self.stretches {
-            let now = left.min(*lines);
-            for _ in 0..now {
-                // Into the second cache: the first is this tree's.
-                // SAFETY: a hint; it reads nothing that could be seen.
-                unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
-                *at = at.wrapping_add(LINE_BYTES);
-            }
-            *lines -= now;
-            left -= now;
-        }
-    }
-}
-
-/// Points from which on a whole tree is asked for ahead: fewer see too little of it.
-const PREFETCH_FROM: usize = 32;
-
 /// Sets of eight trees that a single point goes down through before it climbs in the first of them.
 const AHEAD: usize = 16;
-/// Bytes and floats of a line of the cache.
-const LINE_BYTES: usize = 64;
+/// Floats of a line of the cache.
 const LINE: usize = LINE_BYTES / size_of::<f32>();
 
 /// Asks for the line of the cache at an address, which may be any, and waits for nothing.
@@ -223,6 +164,13 @@ const LINE: usize = LINE_BYTES / size_of::<f32>();
 fn prefetch<T>(at: *const T) {
     // SAFETY: a hint; it reads nothing that could be seen.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+}
+
+/// The same, but into the second cache.
+#[inline(always)]
+pub(super) fn prefetch_second(at: *const u8) {
+    // SAFETY: a hint; it reads nothing that could be seen.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
 }
 
 /// Adds what a tree says of up to eight points.
@@ -250,7 +198,7 @@ fn as_array(vector: __m256) -> [f32; LANES] {
 
 /// Points from which on it is worth to sort them by their leaf: then those that see the same boxes
 /// follow one another.
-const SORT_FROM: usize = 1024;
+pub(super) const SORT_FROM: usize = 1024;
 
 /// The points of a chunk by the leaf that they fall on.
 struct Order {
