@@ -69,7 +69,7 @@ pub(crate) const MAX_HEADER: usize = 16 << 20;
 /// give the same bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Encode, Decode)]
 pub struct Provenance {
-    /// Version of the program that made it.
+    /// Version of the program that made it, and in parentheses the half-life if there was one.
     pub tool: String,
     /// The inputs as they were named.
     pub inputs: Vec<String>,
@@ -81,6 +81,14 @@ pub struct Provenance {
     pub sampled_from: u64,
     /// Records held out of the samples.
     pub held_out: u64,
+}
+
+impl Provenance {
+    /// The half-life by which records were weighed, in the words of [`crate::Decay`].
+    pub fn half_life(&self) -> Option<&str> {
+        let (_, words) = self.tool.split_once(" (")?;
+        words.strip_suffix(')')
+    }
 }
 
 #[derive(Encode, Decode)]

@@ -13,7 +13,7 @@ use anyhow::{Context, ensure};
 use sawlog_model::{LeafRule, Model, Sampling};
 
 use crate::describe::{self, grouped, percent, share, table};
-use crate::input::{self, Source};
+use crate::input::{self, HalfLife, PeriodArgs, Source};
 use crate::inspect;
 use crate::output::{Output, refuse_overlap};
 use crate::scoring::{self, Found, Scoring};
@@ -63,6 +63,12 @@ pub(crate) struct Args {
     /// What the model was trained on, for --seeds: it is read for each of them
     #[arg(long, num_args = 1.., value_name = "PATH", requires = "seeds")]
     train_input: Vec<String>,
+    /// The half-life that the model was trained with, for --seeds
+    #[arg(long, value_name = "DURATION", requires_all = ["seeds", "time_field"])]
+    half_life: Option<HalfLife>,
+    /// The field with a record's time, for --half-life
+    #[arg(long, value_name = "FIELD", requires = "half_life")]
+    time_field: Option<String>,
     /// How many of the most unusual records to show, at most 1000
     #[arg(long, default_value_t = 20, value_parser = top, value_name = "N")]
     top: usize,
@@ -88,7 +94,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     read.push(&args.model);
     refuse_overlap(&[args.report.as_deref()], &read)?;
     let seeds = match args.seeds {
-        Some(count) => Some((count, input::resolve(&args.train_input)?)),
+        Some(count) => Some((others(args, &model)?, count, input::resolve(&args.train_input)?)),
         None => None,
     };
     let report = args.report.as_deref().map(|path| Output::create(Some(path))).transpose()?;
@@ -108,8 +114,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     tally.check_scored()?;
     let mut evaluation =
         gathered.finish(tally, args.label.is_some()).context("the input has no record")?;
-    if let Some((count, trained_on)) = seeds {
-        evaluation.stability = Some(stability(&model, count, &trained_on, &sources)?);
+    if let Some((sampling, count, trained_on)) = seeds {
+        evaluation.stability = Some(stability(&model, sampling, count, &trained_on, &sources)?);
     }
     if let Some(mut file) = report {
         let name = args.model.file_name().unwrap_or_default().to_string_lossy();
@@ -129,18 +135,36 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a model and those of other seeds agree on.
-fn stability(
-    model: &Model,
-    count: u64,
-    trained_on: &[Source],
-    sources: &[Source],
-) -> anyhow::Result<Stability> {
+/// How models are trained that differ from this one in their seeds alone.
+fn others(args: &Args, model: &Model) -> anyhow::Result<SamplingArgs> {
     let params = model.params();
     ensure!(
         params.sampling == Sampling::Keyed && params.leaf_rule != LeafRule::Sagemaker,
         "--seeds: the model was not trained by `sawlog train` with its own rules"
     );
+    let mut sampling = SamplingArgs::new(params.trees, Some(params.samples), params.seed);
+    sampling.half_life = args.half_life;
+    sampling.period = PeriodArgs::timed_by(args.time_field.clone());
+    let given = sampling.decay()?.map(|decay| decay.to_string());
+    let had = model.provenance().half_life();
+    ensure!(
+        given.as_deref() == had,
+        "--seeds: the model was trained with {}, and the others need the same: give {}",
+        had.unwrap_or("no half-life"),
+        if had.is_some() { "--half-life and --time-field" } else { "none" }
+    );
+    Ok(sampling)
+}
+
+/// What a model and those of other seeds agree on.
+fn stability(
+    model: &Model,
+    mut sampling: SamplingArgs,
+    count: u64,
+    trained_on: &[Source],
+    sources: &[Source],
+) -> anyhow::Result<Stability> {
+    let first_seed = sampling.seed;
     let rule = model.calibration().map(|calibration| calibration.rule).unwrap_or_default();
     let (mut scores, mut flagged) = (Vec::new(), Vec::new());
     let mut take = |model: &Model| {
@@ -153,11 +177,10 @@ fn stability(
     };
     take(model)?;
     for more in 1..count {
-        let seed = params.seed.wrapping_add(more);
-        let sampling = SamplingArgs::new(params.trees, Some(params.samples), seed);
+        sampling.seed = first_seed.wrapping_add(more);
         let spec = model.features().spec().clone();
         let other = train::train_on(trained_on, spec, &sampling, rule)
-            .with_context(|| format!("--train-input, seed {seed}"))?;
+            .with_context(|| format!("--train-input, seed {}", sampling.seed))?;
         take(&other)?;
     }
     ensure!(

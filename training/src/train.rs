@@ -20,7 +20,7 @@ use ndarray::{Array1, Array2};
 use sawlog_model::sketch::DEFAULT_SAMPLES;
 use sawlog_model::spec::{Encoding, Transform};
 use sawlog_model::{
-    Calibration, Features, Forest, LeafRule, Model, Params, RecordKey, Sampling, Shingle,
+    Calibration, Decay, Features, Forest, LeafRule, Model, Params, RecordKey, Sampling, Shingle,
     ThresholdRule, TrainingSieve, TrainingSketch, ValidParams, ValidSpec, Value,
 };
 
@@ -111,7 +111,7 @@ pub(crate) struct SamplingArgs {
     samples: Option<u32>,
     /// Seed of sampling and cuts: the same input, parameters and seed give the same bytes
     #[arg(long, default_value_t = Params::default().seed)]
-    seed: u64,
+    pub seed: u64,
     /// Make a point of the last N records of a series, in the order of the file: what a value
     /// follows then tells whether it is unusual. 1: of one record. In place of the specification's
     #[arg(long, value_name = "N")]
@@ -123,12 +123,12 @@ pub(crate) struct SamplingArgs {
     /// Weigh records by their age: one this old counts half, one twice as old a quarter, as 7d, 12h or 30min.
     /// Their times are read from --time-field
     #[arg(long, value_name = "DURATION", requires = "time_field")]
-    half_life: Option<HalfLife>,
+    pub half_life: Option<HalfLife>,
     /// Threads that read; how many makes no difference to the result [default: one a core]
     #[arg(long, value_name = "N")]
     threads: Option<NonZero<usize>>,
     #[command(flatten)]
-    period: PeriodArgs,
+    pub period: PeriodArgs,
 }
 
 /// Whose rules to follow.
@@ -185,6 +185,14 @@ impl SamplingArgs {
             threads: None,
             period: PeriodArgs::default(),
         }
+    }
+
+    /// How much a record of some age weighs.
+    ///
+    /// # Errors
+    /// A half-life without the field that has the times.
+    pub(crate) fn decay(&self) -> anyhow::Result<Option<Decay>> {
+        self.period.decay(self.half_life)
     }
 
     /// The specification with the shingle that the user asks for.
@@ -257,8 +265,8 @@ pub(crate) fn train_on(
     sampling: &SamplingArgs,
     threshold: ThresholdRule,
 ) -> anyhow::Result<Model> {
-    let gathered =
-        Input { way: Way::all(spec), sources: sources.to_vec() }.gather(sampling, None)?;
+    let gathered = Input { way: sampling.period.way(spec)?, sources: sources.to_vec() }
+        .gather(sampling, None)?;
     gathered.tally.check(MAX_REJECT_SHARE)?;
     Ok(gathered.build(threshold)?.0)
 }
@@ -431,8 +439,7 @@ impl Gathered {
         let samples = samples.or(compat.map(|Compat::Sagemaker| DEFAULT_SAMPLES));
         let capacity = trees as usize * samples.unwrap_or(DEFAULT_SAMPLES) as usize;
         Ok(Self {
-            sketch: TrainingSketch::new(spec, seed, trees, samples)?
-                .with_decay(sampling.period.decay(sampling.half_life)?),
+            sketch: TrainingSketch::new(spec, seed, trees, samples)?.with_decay(sampling.decay()?),
             tally: Tally::default(),
             compat,
             inputs: Vec::new(),

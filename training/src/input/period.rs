@@ -116,6 +116,11 @@ struct Span {
 }
 
 impl PeriodArgs {
+    /// Records of all times, which are read from this field.
+    pub(crate) fn timed_by(time_field: Option<String>) -> Self {
+        Self { time_field, ..Self::default() }
+    }
+
     /// The field with a record's time, if it is read.
     pub(crate) fn time_field(&self) -> Option<&str> {
         self.time_field.as_deref()

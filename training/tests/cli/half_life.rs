@@ -104,6 +104,31 @@ fn parts_with_a_half_life_give_the_model_of_all_logs() {
 }
 
 #[test]
+fn models_of_other_seeds_need_the_half_life_too() {
+    let folder = with_logs();
+    let how = "--time-field /time --half-life 3d";
+    folder.ok(&format!("train --spec spec.toml {how} --input logs --output model --trees 30"));
+    let ask = "evaluate --model model --input logs/29.jsonl --seeds 2 --train-input logs --top 0";
+    for (more, want) in [
+        (
+            "",
+            "the model was trained with a half-life of 3d by `/time`, and the others need the same",
+        ),
+        ("--time-field /time --half-life 4d", "the model was trained with a half-life of 3d"),
+    ] {
+        let said = folder.fails(&format!("{ask} {more}"));
+        assert!(said.contains(want), "want `{want}`: {said}");
+    }
+    let found = folder.json(&format!("{ask} {how} --json"));
+    assert_eq!(found["stability"]["models"], 2, "{found}");
+    // Those of today are usual to both.
+    let flagged = found["stability"]["flagged"].as_array().expect("a list");
+    assert!(flagged.iter().all(|count| count.as_u64().is_some_and(|it| it < 40)), "{found}");
+    folder.ok("train --spec spec.toml --input logs --output model --trees 30");
+    assert!(folder.fails(&format!("{ask} {how}")).contains("with no half-life"));
+}
+
+#[test]
 fn a_half_life_that_cannot_be_says_why() {
     let folder = with_logs();
     for (more, want) in [
