@@ -14,6 +14,15 @@
 //! expectation 1 + T * threshold steps, that is O(1 + trees that want it), and once N records have
 //! gone by, a threshold is about k / N.
 //!
+//! **Collected, then chosen.** Until as many records were offered as all samples have places, they are only
+//! collected. Then a threshold is guessed from their weights, so that each tree finds a few more arrivals than
+//! it wants, and raised if one finds fewer. The k lowest are the same however they are found, and a
+//! threshold that sank from record to record would let several times as many arrivals in on its way.
+//!
+//! **Taken, then settled.** From then on what trees take is put on one list; when that is a quarter of what they
+//! hold, each tree gets its part and keeps its lowest. So memory is gone through in its order, where a place in
+//! some tree for every arrival is a wait for memory.
+//!
 //! **Weights.** A record of weight w has its times divided by w: they are Exp(w), and the lowest k are a
 //! sample without replacement in which each next record is drawn with a probability proportional to its
 //! weight (Efraimidis and Spirakis 2006). A weight that halves with age is 2^(time / half-life), beyond
@@ -155,22 +164,63 @@ impl Sieve {
     }
 }
 
+/// Walks records' first arrivals at the trees.
+#[derive(Debug)]
+struct Walker {
+    seed: u64,
+    /// Records walked.
+    walked: u64,
+    /// For each tree, the number of the last record that arrived at it.
+    arrived: Vec<u64>,
+}
+
+impl Walker {
+    fn new(seed: u64, trees: usize) -> Self {
+        Self { seed, walked: 0, arrived: vec![0; trees] }
+    }
+
+    /// Gives each priority of a record that is within the limit, with its tree.
+    fn walk(
+        &mut self,
+        key: RecordKey,
+        log_weight: f64,
+        limit: f64,
+        mut give: impl FnMut(f64, usize),
+    ) {
+        self.walked += 1;
+        let mut arrivals = Arrivals::new(self.seed, self.arrived.len(), key);
+        let mut pending = self.arrived.len();
+        while pending > 0 {
+            let (time, tree) = arrivals.next();
+            let priority = libm::log(time) - log_weight;
+            if priority > limit {
+                return;
+            }
+            // Only the first arrival at a tree is its priority.
+            if self.arrived[tree] != self.walked {
+                self.arrived[tree] = self.walked;
+                pending -= 1;
+                give(priority, tree);
+            }
+        }
+    }
+}
+
 /// A record's place in a tree's sample.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Entry {
     priority: f64,
     /// Where the record is held.
     slot: u32,
+    tree: u32,
 }
 
-/// A record that is held for the trees that have it in their samples, and while it is offered.
+/// A record that is held. One that no tree leads to any more stays until its place is taken, or is let go of.
 #[derive(Debug)]
 struct Slot<T> {
     key: RecordKey,
     log_weight: f64,
     record: Option<T>,
-    /// How often it is held; a slot without a record is free.
-    held_by: u32,
 }
 
 /// A record of a sketch.
@@ -186,25 +236,29 @@ pub struct Kept<'a, T> {
     pub record: &'a T,
 }
 
+/// A guessed threshold has so many deviations more arrivals at a tree than it wants, in expectation: of 256 samples,
+/// it is too low for one tree in 100,000.
+const MARGIN: f64 = 5.0;
+/// What trees have taken and not got yet is one part in so many of what they hold.
+const TAKEN_PART: usize = 4;
+
 /// Bottom-k samples of `trees` trees over records of type `T`, each record stored once.
-///
-/// A tree's entries are in no order, and may be a quarter more than it wants: only when there is no room
-/// left are the highest let go of, all at once. That costs a few nanoseconds an entry, where a heap for
-/// each of a thousand trees costs the time of the memory that they take.
 #[derive(Debug)]
 pub struct Sketch<T> {
-    seed: u64,
     samples: usize,
-    /// The entries of each tree, at least its lowest `samples`.
+    walker: Walker,
+    /// False while records are only collected: `slots` are then all that were offered.
+    is_chosen: bool,
+    /// The lowest `samples` entries of each tree, of all records but those in `taken`; in no order.
     trees: Vec<Vec<Entry>>,
     /// For each tree a priority that none of its lowest exceeds; infinite until that is known.
     thresholds: Vec<f64>,
     /// The highest threshold of all trees.
     limit: f64,
-    /// For each tree, the number of the last offered record that arrived at it.
-    arrived: Vec<u64>,
-    offered: u64,
+    /// Entries that trees have taken since they were settled.
+    taken: Vec<Entry>,
     slots: Vec<Slot<T>>,
+    /// Slots that nothing leads to, the first one last: they are used in the order of memory.
     free: Vec<u32>,
 }
 
@@ -212,13 +266,13 @@ impl<T> Sketch<T> {
     /// An empty sketch. `trees` and `samples` are at least 1.
     pub fn new(seed: u64, trees: usize, samples: usize) -> Self {
         Self {
-            seed,
             samples,
+            walker: Walker::new(seed, trees),
+            is_chosen: false,
             trees: vec![Vec::new(); trees],
             thresholds: vec![f64::INFINITY; trees],
             limit: f64::INFINITY,
-            arrived: vec![0; trees],
-            offered: 0,
+            taken: Vec::new(),
             slots: Vec::new(),
             free: Vec::new(),
         }
@@ -226,93 +280,142 @@ impl<T> Sketch<T> {
 
     /// What tells records apart from the sketch as it is now.
     pub fn sieve(&self) -> Sieve {
-        Sieve::new(self.seed, self.trees.len(), self.limit)
+        Sieve::new(self.walker.seed, self.trees.len(), self.limit)
     }
 
-    /// Offers a record; `make` is called only if a tree takes it. A key is offered once, with the natural
+    /// Offers a record; `make` is called only if a tree may take it. A key is offered once, with the natural
     /// logarithm of its weight, which is finite: 0 where records weigh the same.
     pub fn offer(&mut self, key: RecordKey, log_weight: f64, make: impl FnOnce() -> T) {
-        self.offered += 1;
-        let trees = self.trees.len();
-        let mut arrivals = Arrivals::new(self.seed, trees, key);
-        let mut make = Some(make);
-        let mut held = None;
-        let mut pending = trees;
-        while pending > 0 {
-            let (time, tree) = arrivals.next();
-            let priority = libm::log(time) - log_weight;
-            if priority > self.limit {
-                break;
+        let places = self.trees.len() * self.samples;
+        if !self.is_chosen {
+            self.hold(key, log_weight, make());
+            if self.slots.len() >= places {
+                self.settle();
             }
-            // Only the first arrival at a tree is its priority.
-            if self.arrived[tree] == self.offered {
-                continue;
-            }
-            self.arrived[tree] = self.offered;
-            pending -= 1;
-            if priority > self.thresholds[tree] {
-                continue;
-            }
-            let slot = match (held, make.take()) {
-                (Some(slot), _) => slot,
-                (None, Some(make)) => self.hold(key, log_weight, make()),
-                (None, None) => return,
-            };
-            held = Some(slot);
-            self.slots[slot as usize].held_by += 1;
-            self.trees[tree].push(Entry { priority, slot });
-            if self.trees[tree].len() >= self.samples + self.samples.div_ceil(4) {
-                self.settle(tree);
-            }
+            return;
         }
-        if let Some(slot) = held {
-            self.let_go(slot);
+        let (slot, before) = (self.next_slot(), self.taken.len());
+        self.walker.walk(key, log_weight, self.limit, |priority, tree| {
+            if priority <= self.thresholds[tree] {
+                self.taken.push(entry(priority, slot, tree));
+            }
+        });
+        if self.taken.len() > before {
+            self.hold(key, log_weight, make());
+        }
+        if self.taken.len() >= places.div_ceil(TAKEN_PART) {
+            self.settle();
         }
     }
 
-    /// Finds a place for a record, and holds it there until it is let go of.
+    /// Where the next record is held.
     #[expect(clippy::cast_possible_truncation, reason = "fewer records than places in trees")]
+    fn next_slot(&self) -> u32 {
+        self.free.last().copied().unwrap_or(self.slots.len() as u32)
+    }
+
     fn hold(&mut self, key: RecordKey, log_weight: f64, record: T) -> u32 {
-        let held = Slot { key, log_weight, record: Some(record), held_by: 1 };
+        let held = Slot { key, log_weight, record: Some(record) };
+        let at = self.next_slot();
         match self.free.pop() {
-            Some(slot) => {
-                self.slots[slot as usize] = held;
-                slot
+            Some(_) => self.slots[at as usize] = held,
+            None => self.slots.push(held),
+        }
+        at
+    }
+
+    /// The priority x within which a tree expects to find what it wants of the collected records, and a margin:
+    /// the sum of min(1, weight * x) is that number. Infinite if there are not so many.
+    fn guess(&self) -> f64 {
+        let samples = as_f64(self.samples);
+        let wanted = samples + MARGIN * samples.sqrt();
+        let mut weights: Vec<f64> = self.slots.iter().map(|slot| slot.log_weight).collect();
+        weights.sort_unstable_by(f64::total_cmp);
+        let (mut limit, mut lighter) = (f64::INFINITY, f64::NEG_INFINITY);
+        // What the records up to this one weigh, in its weight: no float holds all weights.
+        let mut sum = 0.0;
+        for (heavier, log_weight) in (0..weights.len()).rev().zip(weights) {
+            sum = 1.0 + sum * libm::exp(lighter - log_weight);
+            lighter = log_weight;
+            // Of the heavier ones each is sure to be found.
+            let of_these = wanted - as_f64(heavier);
+            if of_these > 0.0 && of_these <= sum {
+                limit = libm::log(of_these / sum) - log_weight;
             }
-            None => {
-                self.slots.push(held);
-                (self.slots.len() - 1) as u32
+        }
+        limit
+    }
+
+    /// For each tree its lowest entries of all collected records, and some more.
+    fn choose(&self) -> Vec<Vec<Entry>> {
+        let wanted = self.samples.min(self.slots.len());
+        let mut limit = self.guess();
+        let mut walker = Walker::new(self.walker.seed, self.trees.len());
+        loop {
+            let mut trees = vec![Vec::new(); self.trees.len()];
+            for (at, slot) in (0..).zip(&self.slots) {
+                walker.walk(slot.key, slot.log_weight, limit, |priority, tree| {
+                    trees[tree].push(entry(priority, at, tree));
+                });
+            }
+            if trees.iter().all(|entries| entries.len() >= wanted) {
+                return trees;
+            }
+            // Twice as many at most.
+            limit += std::f64::consts::LN_2;
+        }
+    }
+
+    /// The lowest entries of each tree, of all records.
+    fn lowest(&self) -> Vec<Vec<Entry>> {
+        let mut trees = if self.is_chosen { self.trees.clone() } else { self.choose() };
+        self.add_taken(&mut trees);
+        trees
+    }
+
+    fn add_taken(&self, trees: &mut [Vec<Entry>]) {
+        for entry in &self.taken {
+            trees[entry.tree as usize].push(*entry);
+        }
+        for entries in trees {
+            if entries.len() > self.samples {
+                entries.select_nth_unstable_by(self.samples, |a, b| order(a, b, &self.slots));
+                entries.truncate(self.samples);
             }
         }
     }
 
-    fn let_go(&mut self, at: u32) {
-        let slot = &mut self.slots[at as usize];
-        slot.held_by -= 1;
-        if slot.held_by == 0 {
-            slot.record = None;
-            self.free.push(at);
-        }
+    /// Brings the trees up to date with what was offered.
+    pub(crate) fn settle(&mut self) {
+        let mut trees = match self.is_chosen {
+            true => std::mem::take(&mut self.trees),
+            false => self.choose(),
+        };
+        self.add_taken(&mut trees);
+        self.taken.clear();
+        self.is_chosen = true;
+        self.set_trees(trees);
     }
 
-    /// Lets go of a tree's entries but the lowest, which sets its threshold.
-    fn settle(&mut self, tree: usize) {
-        let mut entries = std::mem::take(&mut self.trees[tree]);
-        let lowest = lowest(&mut entries, self.samples, &self.slots);
-        for displaced in entries.drain(lowest..) {
-            self.let_go(displaced.slot);
+    /// Sets the trees' lowest entries, and finds what they take from now on and which slots are free.
+    fn set_trees(&mut self, trees: Vec<Vec<Entry>>) {
+        let mut is_held = vec![false; self.slots.len()];
+        for (known, entries) in self.thresholds.iter_mut().zip(&trees) {
+            *known = threshold(entries, self.samples);
+            entries.iter().for_each(|entry| is_held[entry.slot as usize] = true);
         }
-        let before = self.thresholds[tree];
-        self.thresholds[tree] = threshold(&entries, self.samples);
-        self.trees[tree] = entries;
-        // The limit is one tree's threshold; only when that tree's has sunk is there a new one.
-        if before >= self.limit {
-            self.limit = self.highest_threshold();
-        }
+        self.limit = self.thresholds.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        self.trees = trees;
+        self.free.clear();
+        self.free.extend((0..).zip(is_held).filter(|(_, is_held)| !is_held).map(|(at, _)| at));
+        self.free.reverse();
     }
 
-    fn highest_threshold(&self) -> f64 {
-        self.thresholds.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+    /// Lets go of the records that no tree leads to.
+    fn let_go(&mut self) {
+        for &at in &self.free {
+            self.slots[at as usize].record = None;
+        }
     }
 
     /// Joins another sketch of the same seed, trees and samples: the result is the sketch of both
@@ -320,10 +423,14 @@ impl<T> Sketch<T> {
     ///
     /// # Errors
     /// [`MergeError`] if the two were not made with the same seed, trees and samples.
-    pub fn merge(&mut self, other: Self) -> Result<(), MergeError> {
-        let shape = |sketch: &Self| (sketch.seed, sketch.trees.len(), sketch.samples);
+    pub fn merge(&mut self, mut other: Self) -> Result<(), MergeError> {
+        let shape = |sketch: &Self| (sketch.walker.seed, sketch.trees.len(), sketch.samples);
         if shape(self) != shape(&other) {
             return Err(MergeError { ours: shape(self), theirs: shape(&other) });
+        }
+        for sketch in [&mut *self, &mut other] {
+            sketch.settle();
+            sketch.let_go();
         }
         let known: HashMap<RecordKey, u32> = (0..)
             .zip(&self.slots)
@@ -339,47 +446,24 @@ impl<T> Sketch<T> {
                 (None, None) => 0,
             });
         }
-        for (mine, theirs) in self.trees.iter_mut().zip(other.trees) {
+        let mut trees = std::mem::take(&mut self.trees);
+        for (mine, theirs) in trees.iter_mut().zip(other.trees) {
             let moved = |entry: Entry| Entry { slot: here[entry.slot as usize], ..entry };
             mine.extend(theirs.into_iter().map(moved));
             mine.sort_unstable_by(|a, b| order(a, b, &self.slots));
             mine.dedup_by_key(|entry| entry.slot);
             mine.truncate(self.samples);
         }
-        self.recount();
+        self.set_trees(trees);
+        self.let_go();
         Ok(())
     }
 
     /// Keeps the lowest `samples` of each tree: the sketch that would have been made with fewer.
     pub fn shrink(&mut self, samples: usize) {
-        if samples >= self.samples {
-            return;
-        }
-        self.samples = samples;
-        for entries in &mut self.trees {
-            let lowest = lowest(entries, samples, &self.slots);
-            entries.truncate(lowest);
-        }
-        self.recount();
-    }
-
-    /// Counts anew what trees of no more than `samples` entries lead to, and what they take.
-    fn recount(&mut self) {
-        self.slots.iter_mut().for_each(|slot| slot.held_by = 0);
-        for entry in self.trees.iter().flatten() {
-            self.slots[entry.slot as usize].held_by += 1;
-        }
-        self.free.clear();
-        for (at, slot) in (0..).zip(&mut self.slots) {
-            if slot.held_by == 0 {
-                slot.record = None;
-                self.free.push(at);
-            }
-        }
-        for (known, entries) in self.thresholds.iter_mut().zip(&self.trees) {
-            *known = threshold(entries, self.samples);
-        }
-        self.limit = self.highest_threshold();
+        self.samples = self.samples.min(samples);
+        self.settle();
+        self.let_go();
     }
 
     /// Number of trees.
@@ -387,26 +471,21 @@ impl<T> Sketch<T> {
         self.trees.len()
     }
 
-    /// The entries of a tree's sample.
-    fn sample(&self, tree: usize) -> Vec<Entry> {
-        let mut entries = self.trees[tree].clone();
-        let lowest = lowest(&mut entries, self.samples, &self.slots);
-        entries.truncate(lowest);
-        entries
-    }
-
-    /// The keys of a tree's sample, in ascending order.
-    pub fn keys(&self, tree: usize) -> Vec<RecordKey> {
-        let key = |entry: &Entry| self.slots[entry.slot as usize].key;
-        let mut keys: Vec<RecordKey> = self.sample(tree).iter().map(key).collect();
-        keys.sort_unstable();
-        keys
+    /// The keys of each tree's sample, in ascending order.
+    pub fn keys(&self) -> Vec<Vec<RecordKey>> {
+        let sorted = |entries: Vec<Entry>| {
+            let keys = entries.iter().map(|entry| self.slots[entry.slot as usize].key);
+            let mut keys: Vec<RecordKey> = keys.collect();
+            keys.sort_unstable();
+            keys
+        };
+        self.lowest().into_iter().map(sorted).collect()
     }
 
     /// All records in any tree's sample, once each, in ascending order of their keys.
     pub fn kept(&self) -> Vec<Kept<'_, T>> {
         let mut priorities = vec![None; self.slots.len()];
-        for entry in (0..self.trees.len()).flat_map(|tree| self.sample(tree)) {
+        for entry in self.lowest().into_iter().flatten() {
             let lowest = &mut priorities[entry.slot as usize];
             *lowest = Some(entry.priority.min(lowest.unwrap_or(f64::INFINITY)));
         }
@@ -428,18 +507,15 @@ impl<T> Sketch<T> {
     }
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "there are at most 2^26 places in trees")]
+fn entry(priority: f64, slot: u32, tree: usize) -> Entry {
+    Entry { priority, slot, tree: tree as u32 }
+}
+
 /// The order of a tree's entries: that of priority, then of identity.
 fn order<T>(a: &Entry, b: &Entry, slots: &[Slot<T>]) -> Ordering {
     let key = |entry: &Entry| slots[entry.slot as usize].key;
     a.priority.total_cmp(&b.priority).then_with(|| key(a).cmp(&key(b)))
-}
-
-/// Puts the lowest entries, at most so many, before all others; returns how many they are.
-fn lowest<T>(entries: &mut [Entry], samples: usize, slots: &[Slot<T>]) -> usize {
-    if entries.len() > samples {
-        entries.select_nth_unstable_by(samples, |a, b| order(a, b, slots));
-    }
-    entries.len().min(samples)
 }
 
 /// The highest priority of a sample, if it is whole; else any is taken.
@@ -461,255 +537,4 @@ pub struct MergeError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use proptest::test_runner::RngSeed;
-
-    fn key(id: u64) -> RecordKey {
-        RecordKey::new("records", id)
-    }
-
-    /// The slow oracle's first arrival at a tree: walks the record's whole process.
-    fn arrival(seed: u64, trees: usize, tree: usize, id: u64) -> f64 {
-        let mut arrivals = Arrivals::new(seed, trees, key(id));
-        loop {
-            let (time, at) = arrivals.next();
-            if at == tree {
-                return time;
-            }
-        }
-    }
-
-    /// The logarithm of the weight of a record that is `id` times so much of a half-life old.
-    fn log_weight(id: u64, part: f64) -> f64 {
-        id as f64 * part * std::f64::consts::LN_2
-    }
-
-    /// The slow oracle: the priority of every (record, tree), sorted, the first k. The weight itself is used.
-    fn oracle(
-        seed: u64,
-        trees: usize,
-        samples: usize,
-        part: f64,
-        ids: &[u64],
-    ) -> Vec<Vec<RecordKey>> {
-        let of_tree = |tree| {
-            let priority = |id| arrival(seed, trees, tree, id) / log_weight(id, part).exp();
-            let mut all: Vec<(f64, RecordKey)> =
-                ids.iter().map(|&id| (priority(id), key(id))).collect();
-            all.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-            let mut keys: Vec<RecordKey> = all.iter().take(samples).map(|(_, key)| *key).collect();
-            keys.sort();
-            keys
-        };
-        (0..trees).map(of_tree).collect()
-    }
-
-    fn weighted(seed: u64, trees: usize, samples: usize, part: f64, ids: &[u64]) -> Sketch<u64> {
-        let mut sketch = Sketch::new(seed, trees, samples);
-        ids.iter().for_each(|&id| sketch.offer(key(id), log_weight(id, part), || id));
-        sketch
-    }
-
-    fn sketch(seed: u64, trees: usize, samples: usize, ids: &[u64]) -> Sketch<u64> {
-        weighted(seed, trees, samples, 0.0, ids)
-    }
-
-    fn all_keys<T>(sketch: &Sketch<T>) -> Vec<Vec<RecordKey>> {
-        (0..sketch.trees()).map(|tree| sketch.keys(tree)).collect()
-    }
-
-    fn held<T: Copy>(sketch: &Sketch<T>) -> Vec<T> {
-        sketch.records().into_iter().map(|(_, record)| *record).collect()
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(4), ..ProptestConfig::with_cases(64) })]
-
-        #[test]
-        fn the_sketch_is_the_oracles(
-            seed: u64, trees in 1_usize..12, samples in 1_usize..20, count in 0_u64..300,
-            part in prop_oneof![Just(0.0), -0.5..2.0_f64],
-        ) {
-            let ids: Vec<u64> = (0..count).collect();
-            let sketch = weighted(seed, trees, samples, part, &ids);
-            prop_assert_eq!(all_keys(&sketch), oracle(seed, trees, samples, part, &ids));
-        }
-
-        #[test]
-        fn a_sieve_holds_back_nothing_that_the_sketch_takes(
-            seed: u64, trees in 1_usize..12, samples in 1_usize..20, before in 0_u64..300,
-            part in prop_oneof![Just(0.0), -0.5..0.5_f64, Just(1e5)],
-        ) {
-            let mut sketch = weighted(seed, trees, samples, part, &(0..before).collect::<Vec<_>>());
-            let mut sieve = sketch.sieve();
-            for id in before..before + 100 {
-                let log_weight = log_weight(id, part);
-                let mut is_taken = false;
-                sketch.offer(key(id), log_weight, || {
-                    is_taken = true;
-                    id
-                });
-                prop_assert!(!is_taken || sieve.passes(key(id), log_weight), "record {}", id);
-            }
-        }
-
-        /// Years in half-lives of a minute: such weights are beyond any float.
-        #[test]
-        fn only_differences_of_age_count(
-            seed: u64, samples in 1_usize..10, part in 0.0..2.0_f64, halvings in -1_000_000..1_000_000_i64,
-        ) {
-            let ids: Vec<u64> = (0..200).collect();
-            let mut later = Sketch::new(seed, 5, samples);
-            let shift = halvings as f64 * std::f64::consts::LN_2;
-            ids.iter().for_each(|&id| later.offer(key(id), log_weight(id, part) + shift, || id));
-            prop_assert_eq!(all_keys(&later), all_keys(&weighted(seed, 5, samples, part, &ids)));
-        }
-
-        #[test]
-        fn order_and_splits_make_no_difference(
-            seed: u64, samples in 1_usize..10, part in prop_oneof![Just(0.0), 0.0..0.1_f64], mut ids in prop::collection::hash_set(0_u64..1000, 0..200)
-                .prop_map(|ids| ids.into_iter().collect::<Vec<_>>()), cut in 0.0..1.0_f64,
-        ) {
-            let whole = weighted(seed, 5, samples, part, &ids);
-            let at = (as_f64(ids.len()) * cut) as usize;
-            let (a, b) = ids.split_at(at);
-            let mut ab = weighted(seed, 5, samples, part, a);
-            ab.merge(weighted(seed, 5, samples, part, b)).expect("same shape");
-            let mut ba = weighted(seed, 5, samples, part, b);
-            ba.merge(weighted(seed, 5, samples, part, a)).expect("same shape");
-            prop_assert_eq!(all_keys(&ab), all_keys(&whole));
-            prop_assert_eq!(all_keys(&ba), all_keys(&whole));
-            prop_assert_eq!(held(&ab), held(&whole));
-            ids.reverse();
-            prop_assert_eq!(all_keys(&weighted(seed, 5, samples, part, &ids)), all_keys(&whole));
-            let mut shrunk = weighted(seed, 5, samples + 7, part, &ids);
-            shrunk.shrink(samples);
-            prop_assert_eq!(all_keys(&shrunk), all_keys(&whole));
-            prop_assert_eq!(held(&shrunk), held(&whole));
-        }
-
-        /// Of three sketches that may share records and may have fewer than a tree wants.
-        #[test]
-        fn merging_is_associative_and_commutative_and_a_record_counts_once(
-            seed: u64, trees in 1_usize..8, samples in 1_usize..20,
-            parts in prop::array::uniform3(prop::collection::btree_set(0_u64..120, 0..80)),
-        ) {
-            let [a, b, c] = parts.each_ref().map(|ids| ids.iter().copied().collect::<Vec<_>>());
-            let part = |ids: &[u64]| sketch(seed, trees, samples, ids);
-            let merged = |mut ours: Sketch<u64>, theirs| {
-                ours.merge(theirs).expect("same shape");
-                ours
-            };
-            let union: std::collections::BTreeSet<u64> = parts.iter().flatten().copied().collect();
-            let want = part(&union.into_iter().collect::<Vec<_>>());
-            for (order, got) in [
-                ("(a b) c", merged(merged(part(&a), part(&b)), part(&c))),
-                ("a (b c)", merged(part(&a), merged(part(&b), part(&c)))),
-                ("c (b a)", merged(part(&c), merged(part(&b), part(&a)))),
-                ("(c a) b", merged(merged(part(&c), part(&a)), part(&b))),
-            ] {
-                prop_assert_eq!(all_keys(&got), all_keys(&want), "{}", order);
-                prop_assert_eq!(held(&got), held(&want), "{}", order);
-            }
-        }
-    }
-
-    #[test]
-    fn inclusion_is_uniform() {
-        // 300 records, samples of 30, 2,000 trees: each record is wanted 200 times in expectation.
-        let (records, samples, trees) = (300_u64, 30, 2_000);
-        let sketch = sketch(11, trees, samples, &(0..records).collect::<Vec<_>>());
-        let mut hits: HashMap<RecordKey, f64> = HashMap::new();
-        for keys in all_keys(&sketch) {
-            assert_eq!(keys.len(), samples);
-            keys.into_iter().for_each(|key| *hits.entry(key).or_default() += 1.0);
-        }
-        let p = 30.0 / 300.0;
-        let expected = 2_000.0 * p;
-        let chi2: f64 = (0..records)
-            .map(|id| {
-                (hits.get(&key(id)).copied().unwrap_or(0.0) - expected).powi(2)
-                    / (expected * (1.0 - p))
-            })
-            .sum();
-        // About chi-square with 299 degrees of freedom: mean 299, deviation 24.5; 5 deviations.
-        assert!((chi2 - 299.0).abs() < 123.0, "chi-square {chi2}, want 299 within 123");
-    }
-
-    /// Of n records of weights w the first is i with w_i / W, the second then j with w_j / (W - w_i).
-    #[test]
-    fn inclusion_follows_the_weights() {
-        let (records, trees) = (20_u64, 10_000);
-        let part = 0.25;
-        let weight = |id| log_weight(id, part).exp();
-        let whole: f64 = (0..records).map(weight).sum();
-        let sketch = weighted(12, trees, 2, part, &(0..records).collect::<Vec<_>>());
-        let mut hits: HashMap<RecordKey, f64> = HashMap::new();
-        for keys in all_keys(&sketch) {
-            keys.into_iter().for_each(|key| *hits.entry(key).or_default() += 1.0);
-        }
-        for id in 0..records {
-            let others = (0..records).filter(|&other| other != id);
-            let second: f64 = others
-                .map(|other| weight(other) / whole * weight(id) / (whole - weight(other)))
-                .sum();
-            let p = weight(id) / whole + second;
-            let (n, got) = (trees as f64, hits.get(&key(id)).copied().unwrap_or(0.0));
-            let deviation = (n * p * (1.0 - p)).sqrt();
-            assert!(
-                (got - n * p).abs() < 4.5 * deviation,
-                "record {id} of weight {}: in {got} samples, want {} within {}",
-                weight(id),
-                n * p,
-                4.5 * deviation
-            );
-        }
-    }
-
-    #[test]
-    fn priorities_of_different_trees_are_independent_and_exponential() {
-        let n = 20_000;
-        let (mut mean, mut both, mut one) = (0.0, 0.0, 0.0);
-        for id in 0..n {
-            let (a, b) = (arrival(3, 7, 2, id), arrival(3, 7, 5, id));
-            mean += a;
-            let (low_a, low_b) = (f64::from(u8::from(a < 0.5)), f64::from(u8::from(b < 0.5)));
-            one += low_a;
-            both += low_a * low_b;
-        }
-        let n = n as f64;
-        let q = 1.0 - (-0.5_f64).exp();
-        assert!((mean / n - 1.0).abs() < 0.035, "mean {} of Exp(1)", mean / n);
-        assert!((one / n - q).abs() < 0.017, "P(a < 0.5) {} want {q}", one / n);
-        assert!((both / n - q * q).abs() < 0.013, "P(both < 0.5) {} want {}", both / n, q * q);
-    }
-
-    #[test]
-    fn the_work_a_record_does_not_grow_with_the_trees_that_do_not_want_it() {
-        // Arrivals walked for one more record after 100,000: 1 + trees * 32 / 100,000 expected, and more by
-        // what a threshold lags behind.
-        for (trees, most) in [(10, 1.1), (1000, 1.8)] {
-            let ids: Vec<u64> = (0..100_000).collect();
-            let sketch = sketch(5, trees, 32, &ids);
-            let mut walked = 0;
-            for id in 100_000..110_000 {
-                let mut arrivals = Arrivals::new(5, trees, key(id));
-                walked += 1;
-                while libm::log(arrivals.next().0) <= sketch.limit {
-                    walked += 1;
-                }
-            }
-            let mean = f64::from(walked) / 10_000.0;
-            assert!(mean < most, "{mean} arrivals a record with {trees} trees, want below {most}");
-        }
-    }
-
-    #[test]
-    fn sketches_of_different_shape_do_not_merge() {
-        let mut a: Sketch<()> = Sketch::new(1, 2, 3);
-        assert!(a.merge(Sketch::new(1, 2, 4)).is_err());
-        assert!(a.merge(Sketch::new(2, 2, 3)).is_err());
-    }
-}
+mod tests;

@@ -730,6 +730,7 @@ impl<'a> Parts<'a> {
             }
             sketch.offer(key, log_weight, || point);
         }
+        sketch.settle();
         if sketch.kept().len() as u64 != count {
             let fault = "records that no sample keeps";
             return Err(SketchError::Entry { part, offset: self.at, fault });

@@ -222,10 +222,12 @@ impl Table {
         let points = self.points(&features);
         let row_of: HashMap<RecordKey, usize> =
             sketch.records().into_iter().map(|(key, row)| (key, *row)).collect();
+        let keys = sketch.keys();
         let params = ValidParams::new(Params { trees, samples, seed, ..Params::default() });
         let forest = Forest::build(features.dimensions(), &params.expect("params"), |tree| {
-            let keys = sketch.keys(tree).into_iter();
-            keys.filter_map(|key| points.row(row_of[&key]).to_slice())
+            keys[tree]
+                .iter()
+                .filter_map(|key| points.row(row_of[key]).to_slice())
                 .collect::<Vec<_>>()
                 .into_iter()
         });

@@ -539,12 +539,14 @@ impl Gathered {
         }
     }
 
-    fn keys(&self, tree: usize) -> Vec<RecordKey> {
+    /// The keys of each tree's records.
+    fn keys(&self) -> Vec<Vec<RecordKey>> {
         match self.chunks() {
-            Some((rows, len)) => {
-                rows[tree * len..(tree + 1) * len].iter().map(|(key, _)| *key).collect()
-            }
-            None => self.sketch.sampled.keys(tree),
+            Some((rows, len)) => rows
+                .chunks_exact(len)
+                .map(|rows| rows.iter().map(|(key, _)| *key).collect())
+                .collect(),
+            None => self.sketch.sampled.keys(),
         }
     }
 
@@ -599,11 +601,12 @@ impl Gathered {
             "all sampled records give the same point; no model is written"
         );
         let progress = Progress::over_items("building", u64::from(params.get().trees));
+        let keys = self.keys();
         let forest = Forest::build(dimensions, &params, |tree| {
             progress.add(1);
-            let keys = self.keys(tree);
-            keys.into_iter()
-                .filter_map(|key| points.get(&key).map(Vec::as_slice))
+            keys[tree]
+                .iter()
+                .filter_map(|key| points.get(key).map(Vec::as_slice))
                 .collect::<Vec<_>>()
                 .into_iter()
         })?;
