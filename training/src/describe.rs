@@ -169,7 +169,7 @@ fn calibration(out: &mut impl Write, calibration: &Calibration) -> io::Result<()
             writeln!(
                 out,
                 "warning: few {records} to place it by: it is their greatest score, which one in {} exceeds, \
-                 not one in {}; a lower quantile or more logs would do",
+                 not one in {}; a lower quantile, more logs or a longer half-life, if there is one, would do",
                 grouped(calibration.records + 1),
                 value((1.0 / (1.0 - share)).round()),
             )?;

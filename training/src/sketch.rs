@@ -56,7 +56,8 @@ pub(crate) struct SketchArgs {
     sampling: SamplingArgs,
 }
 
-/// Joins sketches of different inputs, made by one specification and alike in trees, samples and seed.
+/// Joins sketches of different inputs, made by one specification and alike in trees, samples, seed, shingle and
+/// half-life.
 #[derive(Debug, clap::Args)]
 pub(crate) struct MergeArgs {
     /// The sketches, in any order; - for standard input, with any number of sketches one behind the other

@@ -120,8 +120,8 @@ pub(crate) struct SamplingArgs {
     /// specification's; without one a file is one series]
     #[arg(long, value_name = "FIELD")]
     shingle_key: Option<String>,
-    /// Weigh records by their age: one this old counts half, one twice as old a quarter, as 7d, 12h or 30min.
-    /// Their times are read from --time-field
+    /// Weigh records by their age: one this much older than another counts half as much, as 7d, 12h or 30min; a
+    /// minute at least. Their times are read from --time-field. Fewer records then set the threshold
     #[arg(long, value_name = "DURATION", requires = "time_field")]
     pub half_life: Option<HalfLife>,
     /// Threads that read; how many makes no difference to the result [default: one a core]

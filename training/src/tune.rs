@@ -64,8 +64,8 @@ const TREES_MARGIN: f64 = 0.01;
 
 /// Finds the transform, the samples a tree, the trees and the half-life that suit some records.
 ///
-/// A half-life is looked for if --time-field says what time a record has. Features whose specification has a transform of its own keep it. Nothing is written: the last line says what to
-/// train with.
+/// A half-life is looked for if --time-field says what time a record has. Features whose specification has a transform of its own keep it. Nothing is written: the lines after the
+/// tables say what to train with, and why.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -128,6 +128,8 @@ struct Outcome {
     /// The feature that has most of the top's attribution by the first seed, and its share.
     foremost_feature: String,
     foremost_share: f64,
+    /// Whether it drowns others.
+    drowns: bool,
     /// Against the labels: the mean of all seeds.
     average_precision: Option<f64>,
     roc_auc: Option<f64>,
@@ -323,9 +325,7 @@ fn default_samples(records: usize) -> u32 {
 /// Those that may be recommended. Labels tell by themselves what is drowned.
 fn without_drowning(tried: &[Outcome]) -> Vec<usize> {
     let all = || 0..tried.len();
-    let is_sound = |at: &usize| {
-        tried[*at].average_precision.is_some() || tried[*at].foremost_share <= DROWNING_SHARE
-    };
+    let is_sound = |at: &usize| tried[*at].average_precision.is_some() || !tried[*at].drowns;
     let sound: Vec<usize> = all().filter(is_sound).collect();
     if sound.is_empty() { all().collect() } else { sound }
 }
@@ -365,6 +365,7 @@ impl Trial<'_> {
             rank_correlation: Stability::of(&scores, Vec::new()).rank_correlation,
             foremost_feature,
             foremost_share,
+            drowns: self.spec.features().len() > 1 && foremost_share > DROWNING_SHARE,
             average_precision: found.average_precision,
             roc_auc: found.roc_auc,
         })
@@ -522,11 +523,14 @@ fn print(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
         Some(half_lives) => half_lives.print(out)?,
         None => String::new(),
     };
-    writeln!(
-        out,
-        "\ntrain with --samples {samples} --trees {trees}{half_life}, transform = {}",
-        transform(best.setting)
-    )?;
+    writeln!(out, "\ntrain with --samples {samples} --trees {trees}{half_life}")?;
+    if best.setting.transform.is_some() {
+        let transform = transform(best.setting);
+        writeln!(
+            out,
+            "and, in the specification, transform = {transform} of numbers that have none"
+        )?;
+    }
     if let (Some(of_best), Some(of_default)) = (best.average_precision, default.average_precision) {
         return writeln!(
             out,
@@ -539,9 +543,9 @@ fn print(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
         percent(best.top_agreement),
         percent(default.top_agreement),
     )?;
-    let drowned = report.tried.iter().find(|it| it.foremost_share > DROWNING_SHARE);
+    let drowned = report.tried.iter().find(|it| it.drowns);
     match drowned {
-        Some(Outcome { foremost_feature, .. }) if best.foremost_share > DROWNING_SHARE => writeln!(
+        Some(Outcome { foremost_feature, .. }) if best.drowns => writeln!(
             out,
             "warning: the most unusual records are so by `{foremost_feature}` alone, by every setting: it drowns the \
              other features; leave it out, or give it a transform that fits it"

@@ -29,7 +29,8 @@ pub(crate) struct PeriodArgs {
     /// Read only what is from before this time
     #[arg(long, value_name = "TIME")]
     until: Option<Instant>,
-    /// The field with a record's time: seconds, milli-, micro- or nanoseconds since 1970, or a text with its
+    /// The field with a record's time, for --since, --until and --half-life; records without it are rejected:
+    /// seconds, milli-, micro- or nanoseconds since 1970, or a text with its
     /// zone, as RFC 3339 or web servers write it
     #[arg(long, value_name = "FIELD")]
     time_field: Option<String>,

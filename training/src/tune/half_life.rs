@@ -3,8 +3,8 @@
 //! A model is for the records that come after those that it is made of. So the newest fifth of the records is set
 //! aside, models of the others are made with several half-lives, and each is asked what it makes of that fifth. A
 //! threshold promises to flag a share of the records that are like those it is made of; where what is usual has
-//! moved, a model of all of the past flags far more, or fewer. Of the half-lives that are nearest to the promise, to a
-//! factor of two, the longest is taken, since it knows most; no half-life is the longest of all. With labels the one is taken that finds most in the newest fifth.
+//! moved, a model of all of the past flags far more. Of the half-lives that exceed the promise least, to a
+//! factor of three, the longest is taken, since it knows most; no half-life is the longest of all. With labels the one is taken that finds most in the newest fifth.
 
 use std::cmp::Reverse;
 use std::io::Write;
@@ -26,8 +26,9 @@ const MIN_NEWEST: usize = 200;
 const PARTS_TRIED: [u64; 5] = [1, 2, 4, 8, 16];
 /// Share of the oldest and of the newest records whose times are not trusted to say how long that is.
 const OUTSIDE_SHARE: usize = 100;
-/// A longer half-life whose share is further from the promise by no more than this factor is taken.
-const PROMISE_MARGIN: f64 = 2.0;
+/// A longer half-life whose share exceeds the promise by no more than this factor more is taken: unusual records
+/// come together, so shares of a few hundred records are uncertain by nearly as much.
+const PROMISE_MARGIN: f64 = 3.0;
 /// A longer half-life that finds less by no more than this, in average precision, is taken.
 const PRECISION_MARGIN: f64 = 0.01;
 /// A half-life is shown in whole days, hours or minutes of which it has at least so many.
@@ -63,11 +64,11 @@ struct Outcome {
 }
 
 impl Outcome {
-    /// How far the threshold is from its promise, as the logarithm of a factor, 0 and above.
-    fn error(&self, newest: usize) -> f64 {
+    /// How far more is flagged than promised, as the logarithm of a factor; 0 if it isn't.
+    fn excess(&self, newest: usize) -> f64 {
         // Half a record more, so that none has a logarithm too.
         let half = 0.5 / as_f64(newest as u64);
-        ((self.flagged + half) / (self.promised + half)).ln().abs()
+        ((self.flagged + half) / (self.promised + half)).ln().max(0.0)
     }
 }
 
@@ -156,9 +157,9 @@ fn recommended(tried: &[Outcome], newest: usize) -> usize {
         let finds = |outcome: &Outcome| outcome.average_precision.is_some_and(|it| it >= near);
         return tried.iter().position(finds).unwrap_or_default();
     }
-    let errors = || tried.iter().map(|outcome| outcome.error(newest));
-    let least = errors().min_by(f64::total_cmp).unwrap_or_default();
-    errors().position(|error| error <= least + PROMISE_MARGIN.ln()).unwrap_or_default()
+    let excesses = || tried.iter().map(|outcome| outcome.excess(newest));
+    let least = excesses().min_by(f64::total_cmp).unwrap_or_default();
+    excesses().position(|excess| excess <= least + PROMISE_MARGIN.ln()).unwrap_or_default()
 }
 
 impl Report {
@@ -229,16 +230,20 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_that_is_about_as_near_to_its_promise_is_taken() {
+    fn the_longest_that_exceeds_its_promise_about_as_little_is_taken() {
         let of = |flagged: &[f64]| {
             let tried: Vec<Outcome> = flagged.iter().map(|&it| outcome(it, None)).collect();
             recommended(&tried, 2_000)
         };
         assert_eq!(of(&[0.012, 0.011, 0.01]), 0);
-        assert_eq!(of(&[0.5, 0.019, 0.01]), 1);
-        assert_eq!(of(&[0.5, 0.3, 0.2]), 1);
+        assert_eq!(of(&[0.5, 0.028, 0.01]), 1);
+        assert_eq!(of(&[0.5, 0.3, 0.11]), 1);
         assert_eq!(of(&[0.5, 0.5, 0.48]), 0);
-        assert_eq!(of(&[0.0, 0.004, 0.2]), 1);
+        assert_eq!(
+            of(&[0.0, 0.004, 0.01]),
+            0,
+            "fewer than promised is no sign that anything has moved"
+        );
     }
 
     #[test]
