@@ -1,10 +1,10 @@
 //! `sawlog train`: historical logs to a model.
 //!
 //! One pass over the input, on all cores. Each record is read by the specification and offered to the keyed
-//! sketches, which are the same in whatever order they are filled: nine in ten to the trees' samples, one
-//! in ten to the held-out sample. What the sketches keep is all that stays in memory. Transforms are learned from the sampled records, trees built
-//! from them, and the threshold set by the held-out ones. With a shingle, what is sampled is a record
-//! with those of its series before it.
+//! sketches, which are the same in whatever order they are filled: nine in ten to the trees' samples, one in ten to
+//! the held-out sample. What the sketches keep is all that stays in memory. Transforms are learned from the sampled
+//! records, trees built from them, and the threshold set by the held-out ones. With a shingle, what is sampled is a
+//! record with those of its series before it.
 //!
 //! `--compat sagemaker` follows the endpoint instead: contiguous chunks of the rows in place of the
 //! sketch while the rows are few, its leaf rule, no record held out (docs/sagemaker.md).

@@ -64,8 +64,8 @@ const TREES_MARGIN: f64 = 0.01;
 
 /// Finds the transform, the samples a tree, the trees and the half-life that suit some records.
 ///
-/// A half-life is looked for if --time-field says what time a record has. Features whose specification has a transform of its own keep it. Nothing is written: the lines after the
-/// tables say what to train with, and why.
+/// A half-life is looked for if --time-field says what time a record has. Features whose specification has a
+/// transform of its own keep it. Nothing is written: the lines after the tables say what to train with, and why.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -3,8 +3,9 @@
 //! A model is for the records that come after those that it is made of. So the newest fifth of the records is set
 //! aside, models of the others are made with several half-lives, and each is asked what it makes of that fifth. A
 //! threshold promises to flag a share of the records that are like those it is made of; where what is usual has
-//! moved, a model of all of the past flags far more. Of the half-lives that exceed the promise least, to a
-//! factor of three, the longest is taken, since it knows most; no half-life is the longest of all. With labels the one is taken that finds most in the newest fifth.
+//! moved, a model of all of the past flags far more. Of the half-lives that exceed the promise least, to a factor
+//! of three, the longest is taken, since it knows most; no half-life is the longest of all. With labels the one is
+//! taken that finds most in the newest fifth.
 
 use std::cmp::Reverse;
 use std::io::Write;
