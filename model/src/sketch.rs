@@ -280,10 +280,11 @@ impl TrainingSketch {
         self.sampled.merge(other.sampled)?;
         self.held_out.merge(other.held_out)?;
         self.inputs.extend(other.inputs);
-        self.read += other.read;
-        self.rejected += other.rejected;
-        self.no_history += other.no_history;
-        self.sampled_from += other.sampled_from;
+        // Whatever a file says that they are: in any order of merging the same.
+        self.read = self.read.saturating_add(other.read);
+        self.rejected = self.rejected.saturating_add(other.rejected);
+        self.no_history = self.no_history.saturating_add(other.no_history);
+        self.sampled_from = self.sampled_from.saturating_add(other.sampled_from);
         Ok(())
     }
 

@@ -311,6 +311,23 @@ fn a_shingle_of_none_or_of_one_with_a_key_is_refused() {
     assert!(key.ends_with("a point of one record has no key of a series"), "{key}");
 }
 
+/// Found by `fuzz/run sketch`: the sum of what two files said that they had read was beyond a u64.
+#[test]
+fn counts_that_cannot_be_are_merged_in_any_order() {
+    let part = |name: &str, count: u64| {
+        let mut part = sketch(&[(name.to_owned(), 20)], 3, None);
+        (part.read, part.rejected) = (count, count);
+        (part.no_history, part.sampled_from) = (count, count);
+        part
+    };
+    let (mut ab, mut ba) = (part("a", u64::MAX), part("b", 7));
+    ab.merge(part("b", 7)).expect("merged");
+    ba.merge(part("a", u64::MAX)).expect("merged");
+    assert_eq!(ab.encode(), ba.encode());
+    assert_eq!((ab.read, ab.sampled_from), (u64::MAX, u64::MAX));
+    assert_eq!(ab.settle().expect("in range").get().samples, 256);
+}
+
 #[test]
 fn a_sketch_of_nothing_is_a_sketch() {
     let empty = sketch(&[], 5, None);
