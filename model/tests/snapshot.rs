@@ -35,6 +35,18 @@ fn records() -> Vec<Vec<Value>> {
         .collect()
 }
 
+/// What the records teach of the features, and their points one behind the other.
+fn encoded(spec: ValidSpec, records: &[Vec<Value>]) -> (Features, Vec<f32>) {
+    let rows: Vec<&[Value]> = records.iter().map(Vec::as_slice).collect();
+    let features = Features::fit(spec, &rows).expect("not all constant");
+    let dimensions = features.dimensions();
+    let mut points = vec![0.0; dimensions * records.len()];
+    for (values, row) in records.iter().zip(points.chunks_mut(dimensions)) {
+        features.encode(values, row).expect("nothing is required");
+    }
+    (features, points)
+}
+
 fn model() -> Model {
     shingled(1)
 }
@@ -45,13 +57,8 @@ fn shingled(size: usize) -> Model {
     let spec = ValidSpec::from_toml(SPEC).and_then(|spec| spec.with_shingle(Some(shingle)));
     let spec = spec.expect("good specification");
     let records: Vec<Vec<Value>> = records().windows(size).map(<[_]>::concat).collect();
-    let rows: Vec<&[Value]> = records.iter().map(Vec::as_slice).collect();
-    let features = Features::fit(spec, &rows).expect("not all constant");
+    let (features, points) = encoded(spec, &records);
     let dimensions = features.dimensions();
-    let mut points = vec![0.0; dimensions * records.len()];
-    for (values, row) in records.iter().zip(points.chunks_mut(dimensions)) {
-        features.encode(values, row).expect("nothing is required");
-    }
     let params =
         ValidParams::new(Params { trees: 6, samples: 30, ..Params::default() }).expect("in range");
     let forest = Forest::build(dimensions, &params, |tree| {
@@ -105,13 +112,8 @@ fn large() -> Model {
             vec![Value::Number(duration), Value::Category(method.into()), Value::Number(7.0)]
         })
         .collect();
-    let rows: Vec<&[Value]> = records.iter().map(Vec::as_slice).collect();
-    let features = Features::fit(spec, &rows).expect("not all constant");
+    let (features, points) = encoded(spec, &records);
     let dimensions = features.dimensions();
-    let mut points = vec![0.0; dimensions * records.len()];
-    for (values, row) in records.iter().zip(points.chunks_mut(dimensions)) {
-        features.encode(values, row).expect("nothing is required");
-    }
     let params = Params { trees: 40, samples: 130, ..Params::default() };
     let params = ValidParams::new(params).expect("in range");
     let forest = Forest::build(dimensions, &params, |tree| {
