@@ -292,6 +292,9 @@ impl TrainingSketch {
     /// half-life as many of each age as its weight says. A record of weight w is kept if its priority,
     /// Exp(w), is at most that of one half-life's decay of today's, 1 / w': with 1 - exp(-w / w').
     pub fn calibration_records(&self) -> Vec<(RecordKey, &Vec<Value>)> {
+        if self.decay.is_none() {
+            return self.held_out.records();
+        }
         let kept = self.held_out.kept();
         let mut weights: Vec<f64> = kept.iter().map(|kept| kept.log_weight).collect();
         weights.sort_unstable_by(f64::total_cmp);
@@ -301,10 +304,7 @@ impl TrainingSketch {
             reason = "a part of the records"
         )]
         let newest = (as_f64(weights.len()) * NEWEST_QUANTILE) as usize;
-        let limit = match (&self.decay, weights.get(newest)) {
-            (Some(_), Some(log_weight)) => -log_weight,
-            _ => f64::INFINITY,
-        };
+        let limit = weights.get(newest).map_or(f64::INFINITY, |log_weight| -log_weight);
         let counts = kept.into_iter().filter(|kept| kept.priority <= limit);
         counts.map(|kept| (kept.key, kept.record)).collect()
     }
