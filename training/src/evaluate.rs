@@ -15,7 +15,7 @@ use sawlog_model::{LeafRule, Model, Sampling};
 use crate::describe::{self, grouped, percent, share, table};
 use crate::input::{self, HalfLife, PeriodArgs, Source};
 use crate::inspect;
-use crate::output::{Output, refuse_overlap};
+use crate::output::{Output, print, refuse_overlap};
 use crate::scoring::{self, Found, Scoring};
 use crate::train::{self, SamplingArgs};
 
@@ -122,17 +122,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         file.write_all(report::page(&evaluation, &name).as_bytes())?;
         file.finish()?;
     }
-    let mut out = std::io::stdout().lock();
-    if args.json {
-        serde_json::to_writer_pretty(&mut out, &evaluation)?;
-        writeln!(out)?;
-    } else {
-        print(&mut out, &evaluation, args.label.as_deref())?;
-        if let Some(path) = &args.report {
-            writeln!(out, "\nwrote      {}", path.display())?;
+    print(args.json, &evaluation, |out| {
+        text(out, &evaluation, args.label.as_deref())?;
+        match &args.report {
+            Some(path) => writeln!(out, "\nwrote      {}", path.display()),
+            None => Ok(()),
         }
-    }
-    Ok(())
+    })
 }
 
 /// How models are trained that differ from this one in their seeds alone.
@@ -190,7 +186,7 @@ fn stability(
     Ok(Stability::of(&scores, flagged))
 }
 
-fn print(
+fn text(
     out: &mut impl Write,
     evaluation: &Evaluation<'_>,
     label: Option<&str>,

@@ -32,6 +32,7 @@ use crate::describe::{grouped, percent, table};
 use crate::evaluate::ranking::Ranking;
 use crate::evaluate::stability::{self, Stability};
 use crate::input::{self, PeriodArgs};
+use crate::output::print;
 use crate::progress::Progress;
 use crate::scoring;
 use crate::tally::Tally;
@@ -164,19 +165,12 @@ struct Report {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string(&args.spec)
+    let toml = std::fs::read_to_string(&args.spec)
         .with_context(|| format!("specification {}", args.spec.display()))?;
-    let spec = ValidSpec::from_toml(&text).with_context(|| args.spec.display().to_string())?;
+    let spec = ValidSpec::from_toml(&toml).with_context(|| args.spec.display().to_string())?;
     let (spec, records, tally) = read(spec, args)?;
     let report = tune(&spec, &records, &tally, args)?;
-    let mut out = std::io::stdout().lock();
-    if args.json {
-        serde_json::to_writer_pretty(&mut out, &report)?;
-        writeln!(out)?;
-    } else {
-        print(&mut out, &report)?;
-    }
-    Ok(())
+    print(args.json, &report, |out| text(out, &report))
 }
 
 /// Reads the input and keeps a uniform sample of it. The specification comes back with the columns that a header
@@ -472,7 +466,7 @@ fn foremost(
     Ok(foremost.map(|(name, sum)| ((*name).to_owned(), mean(sum))).unwrap_or_default())
 }
 
-fn print(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
+fn text(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
     writeln!(
         out,
         "read       {} records, {} rejected",
